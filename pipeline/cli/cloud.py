@@ -1,0 +1,9 @@
+"""Commands: cloud up, down, status, reset, run."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands to the application."""
