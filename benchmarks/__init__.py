@@ -1,0 +1,1 @@
+"""Benchmarks: ratios, both sides in one run. They use the two programs as users do; nothing imports them."""
