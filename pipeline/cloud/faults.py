@@ -1,0 +1,147 @@
+"""Faults on request: what should go wrong in the local cloud, for whom, and how often.
+
+A fault is data in ``faults.json`` of the cloud's folder: the command line writes it, the server takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pipeline.errors import MarqueeError
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """What a fault does, how often by default (None: until cleared), and its parameters' defaults."""
+
+    does: str
+    count: int | None = None
+    parameters: dict[str, float] = field(default_factory=dict)
+
+
+# Targets: storage faults match "BUCKET/OBJECT" (a bucket: "BUCKET"), Vertex faults "METHOD/DISPLAY NAME",
+# such as "DeployModel/shapes".
+FAULTS: dict[str, FaultKind] = {
+    "upload-cut": FaultKind(
+        "reset the connection of an upload after so many bytes", 1, {"after_bytes": 1 << 20}
+    ),
+    "storage-permission-denied": FaultKind("answer storage requests with 403"),
+    "storage-too-many-requests": FaultKind("answer storage requests with 429", 1),
+    "storage-unavailable": FaultKind("answer storage requests with 503", 1),
+    "permission-denied": FaultKind("answer Vertex AI calls with PERMISSION_DENIED"),
+    "quota-exhausted": FaultKind("refuse DeployModel with RESOURCE_EXHAUSTED"),
+    "never-ready": FaultKind("the container of a deployment never becomes ready"),
+    "slow-start": FaultKind("a replica waits before it starts", None, {"seconds": 120}),
+    "endpoint-timeout": FaultKind("a prediction is not answered within the endpoint's limit"),
+    "scaled-to-zero": FaultKind(
+        "predictions are answered with 429 while the model scales up", None, {"seconds": 60}
+    ),
+    "operation-fails": FaultKind("a long-running operation fails after a while", 1, {"seconds": 180}),
+    "unavailable": FaultKind("answer Vertex AI calls with UNAVAILABLE", 1),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong. ``target`` is a file name pattern; ``count`` None means until cleared."""
+
+    name: str
+    target: str = "*"
+    count: int | None = None
+    parameters: dict[str, float] = field(default_factory=dict)
+
+    def hits(self, name: str, target: str) -> bool:
+        return self.name == name and self.count != 0 and fnmatchcase(target, self.target)
+
+
+def parse_fault(text: str) -> Fault:
+    """Read ``NAME[,target=PATTERN][,count=N|forever][,PARAMETER=NUMBER]``; raises MarqueeError."""
+    name, *words = text.split(",")
+    kind = FAULTS.get(name)
+    if kind is None:
+        raise MarqueeError(f"no fault is called {name!r}", cure=f"one of: {', '.join(FAULTS)}")
+    fault = Fault(name, count=kind.count, parameters=dict(kind.parameters))
+    for word in words:
+        fault = _with_option(fault, *word.partition("=")[::2])
+    return fault
+
+
+def _with_option(fault: Fault, key: str, value: str) -> Fault:
+    if key == "target":
+        return replace(fault, target=value)
+    known = FAULTS[fault.name].parameters
+    if key != "count" and key not in known:
+        raise MarqueeError(
+            f"fault {fault.name} has no option {key!r}",
+            cure=f"one of: {', '.join(['target', 'count', *known])}",
+        )
+    if key == "count" and value == "forever":
+        return replace(fault, count=None)
+    try:
+        number = float(value)
+    except ValueError:
+        raise MarqueeError(f"{key} of fault {fault.name} is {value!r}, not a number") from None
+    if key == "count":
+        return replace(fault, count=int(number))
+    return replace(fault, parameters={**fault.parameters, key: number})
+
+
+class FaultBook:
+    """The faults that are set, in a file shared by the command line and the server."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def all(self) -> list[Fault]:
+        with self._locked():
+            return self._read()
+
+    def set(self, fault: Fault) -> None:
+        with self._locked():
+            self._write([*self._read(), fault])
+
+    def clear(self, name: str | None = None) -> None:
+        """Forget the faults of this name, or all."""
+        with self._locked():
+            self._write([fault for fault in self._read() if name is not None and fault.name != name])
+
+    def take(self, name: str, target: str) -> Fault | None:
+        """The first set fault that hits, used up by one; None when nothing should go wrong."""
+        if not self._path.exists():
+            return None
+        with self._locked():
+            faults = self._read()
+            for index, fault in enumerate(faults):
+                if fault.hits(name, target):
+                    if fault.count is not None:
+                        faults[index : index + 1] = [replace(fault, count=fault.count - 1)] * (
+                            fault.count > 1
+                        )
+                        self._write(faults)
+                    return fault
+        return None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock, open(self._path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _read(self) -> list[Fault]:
+        if not self._path.exists():
+            return []
+        return [Fault(**entry) for entry in json.loads(self._path.read_text())]
+
+    def _write(self, faults: list[Fault]) -> None:
+        if faults:
+            self._path.write_text(json.dumps([asdict(fault) for fault in faults], indent=1))
+        else:
+            self._path.unlink(missing_ok=True)
