@@ -1,0 +1,116 @@
+"""What can be known to be wrong before TorchServe starts: the archive, the disk, the memory, the folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import MarqueeError
+
+MEBIBYTE = 1024 * 1024
+# TorchServe's Java takes about 350 MB under load, a worker that has imported torch and diffusers about 420 MB.
+SERVER_BYTES = 800 * MEBIBYTE
+# fp16 weights become fp32 on a CPU, and the files stay in the page cache only as long as nobody needs the room.
+MEMORY_PER_WEIGHT_BYTE = 2
+SPARE_DISK_BYTES = 64 * MEBIBYTE
+LONGEST_SOCKET_PATH = 107  # sun_path holds 108 bytes with the closing zero
+SOCKET_NAME = "temp/.ts.sock.9000"
+
+
+@dataclass(frozen=True)
+class ArchiveFacts:
+    """What the checks need to know of an archive; sizes are of the unpacked files, in bytes."""
+
+    path: Path
+    unpacked_bytes: int
+    weight_bytes: int
+
+
+def check_archive(mar: Path) -> ArchiveFacts:
+    """Read the archive's table of contents; raises MarqueeError where there is none or it is no model archive."""
+    if not mar.is_file():
+        raise MarqueeError(f"there is no archive at {mar}", "build it: marquee build")
+    try:
+        with zipfile.ZipFile(mar) as archive:
+            manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+            members = archive.infolist()
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise MarqueeError(
+            f"{mar} is not a readable archive: {error}", "build it again: marquee build"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise MarqueeError(
+            f"{mar} is a zip file, but no model archive: MAR-INF/MANIFEST.json is missing or broken",
+            "build it with marquee build",
+        ) from error
+    _check_handler(mar, manifest, {member.filename for member in members})
+    weights = sum(member.file_size for member in members if member.filename.endswith(".safetensors"))
+    return ArchiveFacts(mar, sum(member.file_size for member in members), weights)
+
+
+def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
+    model = manifest.get("model") if isinstance(manifest, dict) else None
+    handler = model.get("handler") if isinstance(model, dict) else None
+    if not isinstance(handler, str):
+        raise MarqueeError(f"{mar} names no handler in MAR-INF/MANIFEST.json", "build it with marquee build")
+    module = handler.split(":")[0]
+    if module.endswith(".py") and module not in names:
+        raise MarqueeError(
+            f"{mar} names the handler {module}, which is not in it", "build it with marquee build"
+        )
+
+
+def check_folder(folder: Path, archive: ArchiveFacts) -> None:
+    """The work folder can be written, has room for the unpacked archive and a path short enough for a socket."""
+    if len(str(folder / SOCKET_NAME).encode()) > LONGEST_SOCKET_PATH:
+        raise MarqueeError(
+            f"the work folder's path is too long for a Unix socket: {folder}", "use a shorter one"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise MarqueeError(
+            f"the work folder cannot be used: {error}", "name another, or set TMPDIR"
+        ) from error
+    needed = archive.unpacked_bytes + SPARE_DISK_BYTES
+    if free < needed:
+        raise MarqueeError(
+            f"unpacking {archive.path} needs {_mebibytes(needed)} of disk, {folder} has {_mebibytes(free)}",
+            "free some room, or point TMPDIR to a larger disk",
+        )
+
+
+def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> None:
+    """There is memory for the server and the weights; ``available_bytes`` stands for what this machine has."""
+    available = _available_memory() if available_bytes is None else available_bytes
+    needed = SERVER_BYTES + MEMORY_PER_WEIGHT_BYTE * archive.weight_bytes
+    if available < needed:
+        raise MarqueeError(
+            f"serving {archive.path} needs about {_mebibytes(needed)} of memory, {_mebibytes(available)} are free",
+            "end something else, or serve a smaller model",
+        )
+
+
+def _available_memory() -> int:
+    import psutil
+
+    limit, used = (_cgroup_number(name) for name in ("memory.max", "memory.current"))
+    machine = int(psutil.virtual_memory().available)
+    return machine if limit is None or used is None else min(machine, limit - used)
+
+
+def _cgroup_number(name: str) -> int | None:
+    # cgroup v2 as a container sees its own: a number of bytes, or "max".
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / MEBIBYTE:,.0f} MiB"

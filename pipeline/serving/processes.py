@@ -1,0 +1,88 @@
+"""TorchServe is three processes (launcher, Java, Python worker) in one session of their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
+
+STOP_SECONDS = 15.0
+
+
+def start_processes(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the launcher in ``folder`` as the leader of a new session; its output goes to logs/console.log."""
+    command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
+    command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
+    command += ["--log-config", str(folder / "log4j2.xml")]
+    with (folder / "logs" / "console.log").open("ab") as console:
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE,  # held open: see launcher
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def end_processes(launcher: subprocess.Popen[bytes]) -> None:
+    """End the whole process group, politely first; returns when every process of it is gone."""
+    members = _members(launcher.pid)
+    for member in members:
+        _signal(member, signal.SIGTERM)
+    _wait(launcher, members, STOP_SECONDS)
+    for member in members + _members(launcher.pid):
+        _signal(member, signal.SIGKILL)
+    _wait(launcher, members, STOP_SECONDS)
+    if launcher.stdin is not None:
+        launcher.stdin.close()
+    launcher.wait()
+
+
+def _members(group: int) -> list[psutil.Process]:
+    import os
+
+    import psutil
+
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    import psutil
+
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _wait(launcher: subprocess.Popen[bytes], members: list[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(map(_lives, members)) and time.monotonic() < deadline:
+        launcher.poll()
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    import psutil
+
+    # A dead worker stays a zombie for ever where the container's process 1 collects no children.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

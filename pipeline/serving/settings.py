@@ -1,0 +1,48 @@
+"""What a caller may choose about one TorchServe of ours; everything else is fixed in ``launch_files``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to run one TorchServe. Ports: 0 takes a free one.
+
+    ``service_envelope`` is "json" (what Vertex's prebuilt container is believed to use), "body" or None.
+    ``threads`` is the worker's OMP_NUM_THREADS, None means all cores this process may use.
+    ``environment`` is added to the curated environment of the server (the AIP_* variables of a replica).
+    ``work_folder`` receives configuration, logs and temporary files and stays; None makes a private one that
+    is removed at the stop. ``start_seconds`` is the longest wait for the warm-up picture; ``warm_up=False``
+    is satisfied with a READY worker. ``maximum_load_failures`` loads may fail before the start is given up.
+    """
+
+    port: int = 0
+    management_port: int = 0
+    metrics_port: int = 0
+    bind_address: str = "127.0.0.1"
+    model_name: str = "model"
+    service_envelope: str | None = "json"
+    threads: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    work_folder: Path | None = None
+    max_request_bytes: int = 64 * MEBIBYTE
+    max_response_bytes: int = 64 * MEBIBYTE
+    start_seconds: float = 600.0
+    warm_up: bool = True
+    maximum_load_failures: int = 1
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The five sockets TorchServe binds; it has no switch for gRPC, so its two are always taken as well."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int

@@ -1,0 +1,46 @@
+"""What TorchServe's management API says about the model's workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """``statuses`` are TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` only of the READY ones.
+
+    ``pending`` requests wait in TorchServe's queue. Without an answer from the server all three are empty or 0.
+    """
+
+    statuses: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
+    pending: int = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every worker is loaded and has a process."""
+        return bool(self.pids) and len(self.pids) == len(self.statuses)
+
+
+def read_worker_state(management_url: str, model_name: str) -> WorkerState:
+    """Ask once, for at most ten seconds."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{management_url}/models/{model_name}", timeout=10.0)
+    except httpx.TransportError:
+        return WorkerState()
+    return parse_worker_state(answer.json()) if answer.status_code == 200 else WorkerState()
+
+
+def parse_worker_state(description: Any) -> WorkerState:
+    """Read the answer of ``GET /models/{name}``: a list with one object per version."""
+    workers = [worker for version in description for worker in version.get("workers", ())]
+    queues = [version.get("jobQueueStatus", {}) for version in description]
+    ready = [worker for worker in workers if worker.get("status") == "READY" and worker.get("pid", 0) > 0]
+    return WorkerState(
+        statuses=tuple(worker.get("status", "") for worker in workers),
+        pids=tuple(worker["pid"] for worker in ready),
+        pending=sum(queue.get("pendingRequests", 0) for queue in queues),
+    )
