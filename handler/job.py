@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +28,7 @@ class Job:
     output_format: str
     quality: int
     response: str
-    deadline_seconds: Optional[float] = None
+    deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True)

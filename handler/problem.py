@@ -1,0 +1,88 @@
+"""What is wrong with a request, in the one shape every error answer has."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# A hostile body can hold any number of mistakes; the answer must stay far below the server's reply limit.
+MAX_PROBLEMS = 100
+MAX_ECHO_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where (``instance`` None: the body or its parameters), the value met, what is allowed."""
+
+    instance: int | None
+    field: str
+    value: Any
+    allowed: str
+    message: str
+    did_you_mean: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that gets no picture: an HTTP status, a stable code, a sentence, and its problems if any."""
+
+    status: int
+    code: str
+    message: str
+    problems: tuple[Problem, ...] = ()
+
+
+def invalid_request(problems: Sequence[Problem]) -> Refusal:
+    """The 400 for a request with these mistakes, all named; the message repeats the first."""
+    first = problems[0].message
+    message = first if len(problems) == 1 else f"{len(problems)} problems; the first: {first}"
+    return Refusal(400, "invalid_request", message, tuple(problems[:MAX_PROBLEMS]))
+
+
+def error_body(refusal: Refusal) -> dict[str, Any]:
+    """The JSON object of an error answer; values are shortened, so that no prompt comes back whole."""
+    problems = [_problem_body(problem) for problem in refusal.problems]
+    return {"error": {"code": refusal.code, "message": refusal.message, "problems": problems}}
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like a misspelt one; None where none is alike."""
+    matches = difflib.get_close_matches(
+        name[:MAX_ECHO_CHARACTERS].lower(), {key.lower(): key for key in known}, 1
+    )
+    return next((key for key in known if matches and key.lower() == matches[0]), None)
+
+
+def brief(value: Any) -> Any:
+    """A JSON-safe echo of a caller's value: scalars as they are, anything long or deep shortened."""
+    if isinstance(value, str):
+        return (
+            value
+            if len(value) <= MAX_ECHO_CHARACTERS
+            else f"{value[:MAX_ECHO_CHARACTERS]}... ({len(value)} characters)"
+        )
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return f"a value of type {type(value).__name__}"
+
+
+def _problem_body(problem: Problem) -> dict[str, Any]:
+    body = {
+        "instance": problem.instance,
+        "field": brief(problem.field),
+        "value": brief(problem.value),
+        "allowed": problem.allowed,
+        "message": problem.message,
+    }
+    return body if problem.did_you_mean is None else {**body, "did_you_mean": problem.did_you_mean}
