@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pipeline.serving.settings import Ports, ServeOptions
@@ -13,7 +14,8 @@ JVM_FLAGS = (
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# TorchServe's own configuration writes fifteen lines a request; this one writes none for a request that went well.
+# TorchServe's own configuration writes fifteen lines a request; this one none for a request that went well.
+# "Retry worker" is the one line below WARN that is kept: it tells of a worker that ended without a word.
 LOG4J2 = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="WARN">
@@ -32,7 +34,16 @@ LOG4J2 = """\
     </RollingFile>
   </Appenders>
   <Loggers>
-    <Logger name="MODEL_LOG" level="info" additivity="false"><AppenderRef ref="model_log"/></Logger>
+    <Logger name="MODEL_LOG" level="info" additivity="false">
+      <RegexFilter regex="Backend received inference at.*" onMatch="DENY" onMismatch="NEUTRAL"/>
+      <AppenderRef ref="model_log"/>
+    </Logger>
+    <Logger name="org.pytorch.serve.wlm.WorkerThread" level="info">
+      <Filters>
+        <ThresholdFilter level="warn" onMatch="ACCEPT" onMismatch="NEUTRAL"/>
+        <RegexFilter regex="Retry worker.*" onMatch="ACCEPT" onMismatch="DENY"/>
+      </Filters>
+    </Logger>
     <Logger name="ACCESS_LOG" level="off"/>
     <Logger name="TS_METRICS" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
@@ -56,6 +67,7 @@ def config_properties(options: ServeOptions, ports: Ports, folder: Path) -> str:
         f"max_response_size={options.max_response_bytes}",
         # The spelling matters: disable_token_auth is silently ignored.
         "disable_token_authorization=true",
+        "allowed_urls=file://.*",
         "metrics_mode=prometheus",
         "model_metrics_auto_detect=true",
         "disable_system_metrics=true",
@@ -67,11 +79,10 @@ def config_properties(options: ServeOptions, ports: Ports, folder: Path) -> str:
 
 
 def write_launch_files(options: ServeOptions, ports: Ports, mar: Path, folder: Path) -> None:
-    """Fill ``folder`` with what TorchServe needs; the archive is linked, not copied."""
+    """Fill ``folder`` with what TorchServe needs, in place of an earlier run's; the archive is linked."""
     for name in ("temp", "logs", "model-store"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    link = folder / "model-store" / "model.mar"
-    link.unlink(missing_ok=True)
-    link.symlink_to(mar.resolve())
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+    (folder / "model-store" / "model.mar").symlink_to(mar.resolve())
     (folder / "config.properties").write_text(config_properties(options, ports, folder), encoding="utf-8")
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")

@@ -1,7 +1,7 @@
 """TorchServe's own launcher, run as ``python -m pipeline.serving.launcher``, that dies with who started it.
 
-The parent holds the other end of standard input. When it ends in whatever way, kill -9 included, the read returns
-and the whole process group goes: no server outlives its session.
+The parent holds the other end of standard input. When it ends in whatever way, kill -9 included, the read
+returns and the whole process group goes: no server outlives its session.
 """
 
 from __future__ import annotations

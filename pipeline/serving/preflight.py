@@ -11,9 +11,9 @@ from pathlib import Path
 from pipeline.errors import MarqueeError
 
 MEBIBYTE = 1024 * 1024
-# TorchServe's Java takes about 350 MB under load, a worker that has imported torch and diffusers about 420 MB.
+# TorchServe's Java takes about 350 MB under load, a worker with torch and diffusers imported about 420 MB.
 SERVER_BYTES = 800 * MEBIBYTE
-# fp16 weights become fp32 on a CPU, and the files stay in the page cache only as long as nobody needs the room.
+# fp16 weights become fp32 on a CPU.
 MEMORY_PER_WEIGHT_BYTE = 2
 SPARE_DISK_BYTES = 64 * MEBIBYTE
 LONGEST_SOCKET_PATH = 107  # sun_path holds 108 bytes with the closing zero
@@ -30,7 +30,7 @@ class ArchiveFacts:
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
-    """Read the archive's table of contents; raises MarqueeError where there is none or it is no model archive."""
+    """Read the archive's table of contents; raises MarqueeError where it is missing or no model archive."""
     if not mar.is_file():
         raise MarqueeError(f"there is no archive at {mar}", "build it: marquee build")
     try:
@@ -64,7 +64,7 @@ def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
 
 
 def check_folder(folder: Path, archive: ArchiveFacts) -> None:
-    """The work folder can be written, has room for the unpacked archive and a path short enough for a socket."""
+    """The work folder can be written, has room for the unpacked archive and a path short enough for sockets."""
     if len(str(folder / SOCKET_NAME).encode()) > LONGEST_SOCKET_PATH:
         raise MarqueeError(
             f"the work folder's path is too long for a Unix socket: {folder}", "use a shorter one"
@@ -85,12 +85,13 @@ def check_folder(folder: Path, archive: ArchiveFacts) -> None:
 
 
 def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> None:
-    """There is memory for the server and the weights; ``available_bytes`` stands for what this machine has."""
+    """There is memory for server and weights; ``available_bytes`` (None: ask the machine) is what is free."""
     available = _available_memory() if available_bytes is None else available_bytes
     needed = SERVER_BYTES + MEMORY_PER_WEIGHT_BYTE * archive.weight_bytes
     if available < needed:
         raise MarqueeError(
-            f"serving {archive.path} needs about {_mebibytes(needed)} of memory, {_mebibytes(available)} are free",
+            f"serving {archive.path} needs about {_mebibytes(needed)} of memory, "
+            f"{_mebibytes(available)} are free",
             "end something else, or serve a smaller model",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ STOP_SECONDS = 15.0
 
 
 def start_processes(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the launcher in ``folder`` as the leader of a new session; its output goes to logs/console.log."""
+    """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log."""
     command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
     command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
@@ -48,8 +49,6 @@ def end_processes(launcher: subprocess.Popen[bytes]) -> None:
 
 
 def _members(group: int) -> list[psutil.Process]:
-    import os
-
     import psutil
 
     members = []

@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerState:
-    """``statuses`` are TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` only of the READY ones.
+    """``statuses`` are TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` of the READY ones.
 
-    ``pending`` requests wait in TorchServe's queue. Without an answer from the server all three are empty or 0.
+    ``pending`` requests wait in TorchServe's queue. A server that does not answer gives an empty state.
     """
 
     statuses: tuple[str, ...] = ()
