@@ -1,0 +1,166 @@
+"""Starts each side of the comparison on the same weights and gives the URL that takes its requests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+
+PEERS = Path(__file__).parent / "peers"
+SHARED_PACKAGES = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages"
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """One server under test; ``start`` serves until the block ends and gives the URL for POSTs."""
+
+    name: str
+    start: Callable[[], AbstractContextManager[str]]
+
+
+@contextmanager
+def torchserve(mar: Path, threads: int) -> Iterator[str]:
+    """Real TorchServe on ``mar``, each worker with ``threads`` threads."""
+    from pipeline.serving import ServeOptions, start
+
+    options = ServeOptions(threads=threads, environment={"BENCH_THREADS": str(threads)}, warm_up=False)
+    server = start(mar, options)
+    try:
+        yield f"{server.url}/predictions/model"
+    finally:
+        server.stop()
+
+
+def pack_peer(handler: str, model: Path, folder: Path, workers: int, batch: int) -> Path:
+    """A model.mar of a baseline handler, made with the official torch-model-archiver."""
+    stage = folder / f"{handler}-{workers}"
+    shutil.rmtree(stage, ignore_errors=True)
+    extra = stage / "extra"
+    shutil.copytree(model, extra / "model")
+    shutil.copyfile(PEERS / "drawing.py", extra / "drawing.py")
+    config = stage / "model-config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "minWorkers": workers,
+                "maxWorkers": workers,
+                "batchSize": batch,
+                "maxBatchDelay": 1 if batch == 1 else 50,
+                "responseTimeout": 600,
+                "jobQueueSize": 1000,
+            }
+        )
+    )
+    (stage / "temp").mkdir()
+    archiver = Path(sys.executable).with_name("torch-model-archiver")
+    command = [str(archiver), "--model-name", "model", "--version", "1.0", "--force"]
+    command += ["--handler", str(PEERS / f"{handler}.py"), "--extra-files", str(extra)]
+    command += ["--config-file", str(config), "--export-path", str(stage)]
+    # The archiver deletes <temporary folder>/model before it begins.
+    subprocess.run(
+        command, check=True, env={**os.environ, "TMPDIR": str(stage / "temp")}, capture_output=True
+    )
+    return stage / "model.mar"
+
+
+def make_environment(package: str, folder: Path) -> Path | None:
+    """An environment with ``package`` and, behind it, this one's torch; None if it will not install."""
+    home = folder / "venvs" / package.split("[")[0].split("=")[0]
+    python = home / "bin" / "python"
+    if (home / "ready").exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    site = home / f"lib/python3.{sys.version_info.minor}/site-packages"
+    (site / "zz_shared.pth").write_text(f"{SHARED_PACKAGES}\n")
+    done = subprocess.run([str(python), "-m", "pip", "install", "-q", package], capture_output=True)
+    if done.returncode:
+        return None
+    (home / "ready").touch()
+    return python
+
+
+@contextmanager
+def peer_process(command: list[str], model: Path, port: int, threads: int) -> Iterator[str]:
+    """A peer's own server in its own process group, ready when it draws its first picture."""
+    environment = {
+        **os.environ,
+        "BENCH_MODEL": str(model),
+        "BENCH_THREADS": str(threads),
+        "BENCH_BATCH": str(BATCH),
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(PEERS),
+        "PATH": f"{Path(command[0]).parent}:{os.environ['PATH']}",
+    }
+    process = subprocess.Popen(
+        command,
+        cwd=PEERS,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}/predict"
+    try:
+        wait_for_picture(url, process)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
+    """Return when ``url`` has drawn one picture; RuntimeError when it ends or takes longer than ``seconds``."""
+    ask = {"prompt": "a red circle", "num_inference_steps": 2, "guidance_scale": 4.0, "seed": 1}
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server behind {url} ended with {process.returncode}")
+        try:
+            if httpx.post(url, json={"instances": [ask]}, timeout=60).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.5)
+    raise RuntimeError(f"no picture from {url} within {seconds:.0f} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def litserve(python: Path, model: Path) -> Side:
+    port = free_port()
+    command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
+    return Side("LitServe", lambda: peer_process(command, model, port, threads=2))
+
+
+def bentoml(python: Path, model: Path) -> Side:
+    port = free_port()
+    command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    return Side("BentoML", lambda: peer_process(command, model, port, threads=2))
+
+
+def ray_serve(python: Path, model: Path) -> Side:
+    port = free_port()
+    command = [str(python), str(PEERS / "ray_app.py"), str(port), str(BATCH), "0.05"]
+    return Side("Ray Serve", lambda: peer_process(command, model, port, threads=2))
