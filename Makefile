@@ -1,0 +1,49 @@
+# The whole project is driven from here; CI runs the very same targets.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+MAR := model_artifacts/model.mar
+
+.PHONY: help env demo test lint format build serve bench rehearse clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+env: $(STAMP)  ## the environment in .venv, as constraints.txt pins it
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt scripts/make_env.sh
+	@PYTHON="$(PYTHON)" sh scripts/make_env.sh $(VENV)
+	@touch $@
+
+demo: $(STAMP)  ## build, serve, draw eight pictures, look at them, stop; writes out/demo.png
+	$(VENV)/bin/marquee demo
+
+test: $(STAMP)  ## every test
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(STAMP)  ## ruff, formatting and mypy strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(STAMP)  ## let ruff write what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+build: $(STAMP)  ## write model_artifacts/model.mar
+	$(VENV)/bin/marquee build
+
+serve: $(MAR)  ## serve it until Ctrl-C
+	$(VENV)/bin/marquee serve
+
+$(MAR): $(STAMP)
+	$(VENV)/bin/marquee build
+
+bench: $(STAMP)  ## the archive's and the engine's measurements (see docs/)
+	$(VENV)/bin/python docs/bench.py
+
+rehearse: $(STAMP)  ## serve the archive in the prebuilt container's Python 3.9 (large download)
+	$(VENV)/bin/python docs/rehearse.py
+
+clean:  ## remove what was built, keep the environment
+	rm -rf out build $(MAR)
