@@ -1,0 +1,56 @@
+"""docs/benchmarks.md: the table of ratios, on what machine, with the plots."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from benchmarks.ratio import Ratio
+
+HEADER = (
+    "| figure | against | ours | other | unit | ratio (median) | spread | goal | met |\n" + "|---" * 9 + "|"
+)
+
+
+def table(ratios: Sequence[Ratio]) -> str:
+    """One markdown row a ratio; the spread is the lowest and highest round."""
+    return "\n".join([HEADER, *(_row(ratio) for ratio in ratios)])
+
+
+def _row(ratio: Ratio) -> str:
+    goal = "-" if ratio.goal is None else f">= {ratio.goal:g}"
+    met = {None: "-", True: "yes", False: "**no**"}[ratio.met]
+    ours, other = statistics.median(ratio.ours), statistics.median(ratio.other)
+    spread = f"{min(ratio.rounds):.2f}-{max(ratio.rounds):.2f}"
+    cells = [ratio.name, ratio.other_side, f"{ours:.3g}", f"{other:.3g}", ratio.unit]
+    return "| " + " | ".join([*cells, f"{ratio.value:.2f}", spread, goal, met]) + " |"
+
+
+def machine() -> str:
+    """The processor, cores and library versions the figures hold for."""
+    import diffusers
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    amx = "with AMX" if "amx_bf16" in flags else "without AMX"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{model} {amx}, {torch.get_num_threads()} cores in use, {gpu}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, diffusers {diffusers.__version__}; {date.today().isoformat()}"
+    )
+
+
+def write(ratios: Sequence[Ratio], remarks: Sequence[str], plots: Sequence[Path], path: Path) -> None:
+    """Write the page; ``plots`` lie under the page's folder."""
+    pictures = "\n\n".join(f"![{plot.stem}]({plot.relative_to(path.parent)})" for plot in plots)
+    notes = "\n".join(f"- {ratio.name} ({ratio.other_side}): {ratio.note}" for ratio in ratios if ratio.note)
+    text = "\n".join(f"- {remark}" for remark in remarks)
+    path.write_text(
+        f"# Benchmarks\n\nMade by `make bench`. Every ratio has both sides in one run, taken in turns; above 1 is in "
+        f"our favour.\n\nMachine: {machine()}.\n\n{table(ratios)}\n\n{notes}\n{text}\n\n{pictures}\n"
+    )
