@@ -1,0 +1,1 @@
+"""The embedded model: what it draws, how it is trained, and how its pictures are judged."""
