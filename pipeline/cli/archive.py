@@ -1,9 +1,106 @@
-"""Commands: build, inspect."""
+"""Commands: build, inspect, convert."""
 
 from __future__ import annotations
 
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
 import typer
+
+from pipeline.archive.selection import Dtype
+
+if TYPE_CHECKING:
+    from pipeline.archive.inspection import Inspection
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
+    app.command()(build)
+    app.command()(inspect)
+    app.command()(convert)
+
+
+def build(
+    model: Annotated[str | None, typer.Option(help="A diffusers folder or a hub id (owner/name).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The archive to write.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")] = "keep",
+    safety_checker: Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+) -> None:
+    """Pack a model, the handler and its settings into model.mar."""
+    from pipeline.archive import build as steps
+    from pipeline.cli.console import LiveProgress
+
+    signal.signal(signal.SIGTERM, _stop)
+    root = steps.repository_root()
+    built = steps.build(
+        steps.BuildConfig(
+            model=model or str(root / steps.EMBEDDED_MODEL),
+            out=out or root / steps.DEFAULT_ARCHIVE,
+            config=config,
+            dtype=dtype,
+            safety_checker=safety_checker,
+            revision=revision,
+        ),
+        LiveProgress(),
+    )
+    print(f"{built.path}  {built.size:,} bytes, {built.files} files")
+    print(f"archive digest  {built.archive_digest}")
+    print(f"weights digest  {built.weights_digest}")
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="The archive.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show what an archive holds and verify every byte of it; exit code 1 where something is wrong."""
+    from pipeline.archive.inspection import inspect_archive
+    from pipeline.cli.console import LiveProgress
+
+    found = inspect_archive(file, LiveProgress())
+    if json:
+        _print_json(found)
+    else:
+        _print_text(found)
+    if found.problems:
+        sys.exit(1)
+
+
+def convert(folder: Annotated[Path, typer.Argument(help="A diffusers folder.")]) -> None:
+    """Write safetensors beside a model's pickle weights, without running any code in them."""
+    from pipeline.archive.convert import convert_folder
+
+    for path in convert_folder(folder):
+        print(path)
+
+
+def _stop(*_: object) -> NoReturn:
+    """SIGTERM ends the command like Ctrl-C does, so that a file half written is taken away."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _print_json(found: Inspection) -> None:
+    import dataclasses
+    import json
+
+    document = dataclasses.asdict(found) | {"path": str(found.path), "ok": not found.problems}
+    print(json.dumps(document, indent=2, default=str))
+
+
+def _print_text(found: Inspection) -> None:
+    import yaml
+
+    print(f"{found.path}  {found.size:,} bytes, {len(found.files)} files")
+    for file in found.files:
+        print(f"  {file.sha256[:16]}  {file.size:>13,}  {file.path}")
+    if found.files:
+        print(f"archive digest  {found.archive_digest}")
+        print(f"weights digest  {found.weights_digest}")
+        print("versions        " + ", ".join(f"{name} {version}" for name, version in found.versions.items()))
+        print(yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=False), end="")
+    for problem in found.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print("refused" if found.problems else "verified: every file matches MAR-INF/SHA256SUMS")

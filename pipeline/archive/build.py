@@ -1,0 +1,120 @@
+"""``build``: a model folder, the handler and a configuration become one model.mar."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.archive.digests import archive_digest, weights_digest
+from pipeline.archive.handler_source import find_handler, handler_members
+from pipeline.archive.hub import fetch_model, is_hub_id
+from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
+from pipeline.archive.model_config import config_bytes
+from pipeline.archive.model_folder import check_folder, model_members
+from pipeline.archive.selection import Dtype
+from pipeline.archive.writer import write_archive
+from pipeline.errors import MarqueeError
+from pipeline.progress import Progress
+
+EMBEDDED_MODEL = Path("model_artifacts", "shapes")
+DEFAULT_ARCHIVE = Path("model_artifacts", "model.mar")
+SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What to build: ``model`` is a diffusers folder or a hub id, ``config`` one's own settings."""
+
+    model: str
+    out: Path
+    config: Path | None = None
+    dtype: Dtype = "keep"
+    safety_checker: bool = False
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished archive: its size in bytes and the SHA-256 digests that name it and its weights."""
+
+    path: Path
+    size: int
+    files: int
+    archive_digest: str
+    weights_digest: str
+
+
+def repository_root() -> Path:
+    """The folder that holds model_artifacts: the working folder, else the one that the package lies in."""
+    here = Path.cwd()
+    return here if (here / EMBEDDED_MODEL).is_dir() else Path(__file__).resolve().parents[2]
+
+
+def build(config: BuildConfig, progress: Progress) -> Built:
+    """Build the archive; raises MarqueeError, and then leaves nothing behind."""
+    folder = resolve_model(config, progress)
+    members = archive_members(config, folder)
+    digests = write_archive(config.out, members, progress)
+    return Built(
+        path=config.out,
+        size=config.out.stat().st_size,
+        files=len(digests) + 1,
+        archive_digest=archive_digest(digests),
+        weights_digest=weights_digest(digests),
+    )
+
+
+def archive_members(config: BuildConfig, folder: Path) -> list[Member]:
+    """Everything that goes into the archive but its sums file."""
+    selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
+    handler = find_handler()
+    settings = config_bytes(folder, config.config, repository_root() / EMBEDDED_MODEL, handler)
+    return [
+        *handler_members(handler),
+        *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),
+        bytes_member(CONFIG_FILE, settings),
+        bytes_member(MANIFEST, manifest_bytes()),
+    ]
+
+
+def manifest_bytes() -> bytes:
+    """The manifest as torch-model-archiver 0.12 writes it, with a date that never changes."""
+    manifest = {
+        "createdOn": "01/01/1980 00:00:00",
+        "runtime": "python",
+        "model": {
+            "modelName": "model",
+            "handler": HANDLER_FILE,
+            "modelVersion": "1.0",
+            "configFile": CONFIG_FILE,
+        },
+        "archiverVersion": "0.12.0",
+    }
+    return json.dumps(manifest, indent=2).encode()
+
+
+def resolve_model(config: BuildConfig, progress: Progress) -> Path:
+    """The local folder of the model, downloaded first where it is a hub id."""
+    path = Path(config.model)
+    if path.is_dir():
+        return path
+    if path.is_file() or path.suffix in SINGLE_FILE_SUFFIXES:
+        raise _single_file_error(path)
+    if not is_hub_id(config.model):
+        raise MarqueeError(f"{config.model} is neither a folder nor a hub id of the form owner/name")
+    return fetch_model(config, progress)
+
+
+def _single_file_error(path: Path) -> MarqueeError:
+    if not path.is_file():
+        return MarqueeError(f"{path} does not exist")
+    folder = path.with_suffix("")
+    code = (
+        "from diffusers import StableDiffusionPipeline as P; "
+        f"P.from_single_file({str(path)!r}).save_pretrained({str(folder)!r})"
+    )
+    return MarqueeError(
+        f"{path} is a single-file checkpoint; marquee packs a diffusers folder",
+        cure=f'python -c "{code}"   and then: marquee build --model {folder}',
+    )

@@ -1,0 +1,165 @@
+"""A diffusers folder on disk as the archive's model/ members: checked whole, then renamed and cast."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.archive.layout import MODEL_FOLDER, Member, bytes_member
+from pipeline.archive.safetensors_files import (
+    NotSafetensors,
+    Rewrite,
+    StoredTensor,
+    TensorFile,
+    cast_to,
+    file_member,
+    keep,
+    read_tensor_file,
+    rewritten_member,
+)
+from pipeline.archive.selection import INDEX, Dtype, Selection, Weights, select_files
+from pipeline.archive.tokenizer_files import slow_files
+from pipeline.errors import MarqueeError
+
+STORED_DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
+# transformers 4 finds the text encoder's tensors only under this prefix; 5 reads both, saves without.
+TEXT_PREFIX = "text_model."
+# A buffer that transformers before 4.31 saved and that every later one computes.
+TEXT_LEFTOVER = "embeddings.position_ids"
+
+
+def check_folder(folder: Path, dtype: Dtype, *, safety_checker: bool = False) -> Selection:
+    """Select the files that serve; raises one MarqueeError that lists everything wrong with the folder."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    problems: list[str] = []
+
+    def read_json(name: str) -> Any:
+        try:
+            return json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            problems.append(f"{name} is not JSON: {error}")
+            return {"weight_map": {}}
+
+    selection = select_files(names, read_json, dtype, safety_checker=safety_checker)
+    problems += selection.problems
+    problems += [_json_problem(folder, name) for name in selection.configs if name.endswith(".json")]
+    problems += [
+        _tensor_problem(folder, name)
+        for weights in selection.weights
+        for name in weights.files
+        if name in names
+    ]
+    found = [problem for problem in problems if problem]
+    if found:
+        convert = f"{sys.executable} -m pipeline convert {shlex.quote(str(folder))}"
+        raise MarqueeError(
+            f"the model in {folder} cannot be packed:" + "".join(f"\n  - {problem}" for problem in found),
+            cure=f"{convert}   (writes safetensors beside the pickles)"
+            if selection.has_only_pickles
+            else None,
+        )
+    return selection
+
+
+def model_members(
+    folder: Path, selection: Selection, dtype: Dtype, *, safety_checker: bool = False
+) -> list[Member]:
+    """The members below model/ for a checked selection."""
+    index = _shipped_index(folder, selection.index, safety_checker)
+    members = [bytes_member(f"{MODEL_FOLDER}/{INDEX}", index)]
+    members += [file_member(f"{MODEL_FOLDER}/{name}", folder / name) for name in selection.configs]
+    members += _missing_tokenizer_members(folder, selection)
+    for weights in selection.weights:
+        members += _weight_members(folder, weights, dtype)
+    return members
+
+
+def _json_problem(folder: Path, name: str) -> str:
+    try:
+        json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"{name} is not JSON: {error}"
+    return ""
+
+
+def _tensor_problem(folder: Path, name: str) -> str:
+    try:
+        read_tensor_file(folder / name)
+    except NotSafetensors as error:
+        return f"{name}: {error}"
+    return ""
+
+
+def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool) -> bytes:
+    """model_index.json without the parts that do not ship; the very bytes where nothing changes."""
+    dropped = {} if safety_checker else {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    changes: dict[str, Any] = {
+        name: value for name, value in dropped.items() if index.get(name, value) != value
+    }
+    if index.get("requires_safety_checker") and not safety_checker:
+        changes["requires_safety_checker"] = False
+    if not changes:
+        return (folder / INDEX).read_bytes()
+    return (json.dumps({**index, **changes}, indent=2) + "\n").encode()
+
+
+def _missing_tokenizer_members(folder: Path, selection: Selection) -> list[Member]:
+    if {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(selection.configs):
+        return []
+    source = folder / "tokenizer/tokenizer.json"
+    try:
+        made = slow_files(json.loads(source.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MarqueeError(
+            f"{source} holds no byte-pair vocabulary to make vocab.json from: {error}"
+        ) from error
+    return [
+        bytes_member(f"{MODEL_FOLDER}/{name}", content)
+        for name, content in made.items()
+        if name not in selection.configs
+    ]
+
+
+def _weight_members(folder: Path, weights: Weights, dtype: Dtype) -> list[Member]:
+    members, weight_map, total = [], {}, 0
+    for number, name in enumerate(weights.files):
+        file = read_tensor_file(folder / name)
+        shipped = weights.shipped_name(number)
+        rewrites = [
+            rewrite for tensor in file.tensors if (rewrite := _rewrite(weights.component, tensor, dtype))
+        ]
+        members.append(_weight_member(f"{MODEL_FOLDER}/{shipped}", file, rewrites))
+        weight_map.update({rewrite.name: Path(shipped).name for rewrite in rewrites})
+        total += sum(rewrite.size for rewrite in rewrites)
+    if len(weights.files) > 1:
+        shard_list = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        path = f"{MODEL_FOLDER}/{weights.component}/{weights.stem}.safetensors.index.json"
+        members.append(bytes_member(path, (json.dumps(shard_list, indent=2) + "\n").encode()))
+    return members
+
+
+def _weight_member(path: str, file: TensorFile, rewrites: list[Rewrite]) -> Member:
+    if rewrites == [keep(tensor) for tensor in file.tensors]:
+        return file_member(path, file.path)
+    return rewritten_member(path, file, rewrites)
+
+
+def _rewrite(component: str, tensor: StoredTensor, dtype: Dtype) -> Rewrite | None:
+    """What ships of one tensor; None for a leftover.
+
+    A cast text encoder is always fp32: plain ``from_pretrained`` reads it in its stored dtype under
+    transformers 5 but the other parts in fp32, and that mix crashes. It is a ninth of SD 1.5's weights.
+    """
+    rewrite = keep(tensor)
+    if component == "text_encoder":
+        bare = tensor.name.removeprefix(TEXT_PREFIX)
+        if bare == TEXT_LEFTOVER:
+            return None
+        rewrite = Rewrite(tensor, TEXT_PREFIX + bare, tensor.dtype)
+    if dtype == "keep":
+        return rewrite
+    return cast_to(rewrite, "F32" if component == "text_encoder" else STORED_DTYPES[dtype])

@@ -1,0 +1,175 @@
+"""safetensors read and rewritten as a stream: headers checked, tensors renamed or cast in small blocks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.archive.layout import COPY_BYTES, Member
+from pipeline.errors import MarqueeError
+
+DTYPE_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+FLOATS = ("F64", "F32", "F16", "BF16")
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+HEADER_ALIGNMENT = 8
+
+
+class NotSafetensors(ValueError):
+    """The file is no complete safetensors file; says why."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file: ``start`` and ``size`` are bytes, counted from the beginning of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A checked safetensors file and its tensors in the order they lie in."""
+
+    path: Path
+    tensors: tuple[StoredTensor, ...]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What a tensor becomes: its new name and dtype (the stored one where nothing changes)."""
+
+    source: StoredTensor
+    name: str
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        if self.dtype == self.source.dtype:
+            return self.source.size
+        return math.prod(self.source.shape) * DTYPE_BYTES[self.dtype]
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Read and check the header: every tensor's bytes present, none shared, none left over."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > MAX_HEADER_BYTES:
+            raise NotSafetensors("it has no safetensors header")
+        if size < 8 + length:
+            raise NotSafetensors(f"it is cut off in its header, at {size} bytes")
+        raw = file.read(length)
+    try:
+        tensors = sorted(_tensors(json.loads(raw), 8 + length), key=lambda tensor: tensor.start)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotSafetensors(f"its safetensors header is damaged ({error})") from error
+    end = 8 + length
+    for tensor in tensors:
+        if tensor.start != end:
+            raise NotSafetensors(f"the bytes of {tensor.name} do not follow those before it")
+        end += tensor.size
+    if end != size:
+        raise NotSafetensors(f"it has {size} bytes where its header promises {end}")
+    return TensorFile(path, tuple(tensors))
+
+
+def _tensors(header: dict[str, Any], data_start: int) -> Iterator[StoredTensor]:
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        if dtype in DTYPE_BYTES and end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+            raise ValueError(f"{name} has a shape that its bytes do not fit")
+        yield StoredTensor(name, dtype, shape, data_start + start, end - start)
+
+
+def file_member(path: str, source: Path) -> Member:
+    """A file packed as it is."""
+    return Member(path, source.stat().st_size, lambda: _blocks(source, 0, source.stat().st_size))
+
+
+def rewritten_member(path: str, file: TensorFile, rewrites: list[Rewrite]) -> Member:
+    """The file with its tensors renamed and cast; memory stays at a few blocks however large they are."""
+    header = _header(rewrites)
+
+    def chunks() -> Iterator[bytes]:
+        yield header
+        for rewrite in rewrites:
+            yield from _cast(file.path, rewrite)
+
+    return Member(path, len(header) + sum(rewrite.size for rewrite in rewrites), chunks)
+
+
+def _header(rewrites: list[Rewrite]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for rewrite in rewrites:
+        end = start + rewrite.size
+        entries[rewrite.name] = {
+            "dtype": rewrite.dtype,
+            "shape": list(rewrite.source.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _blocks(path: Path, start: int, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0:
+            block = file.read(min(COPY_BYTES, size))
+            if not block:
+                return
+            size -= len(block)
+            yield block
+
+
+def _cast(path: Path, rewrite: Rewrite) -> Iterator[bytes]:
+    source = rewrite.source
+    blocks = _blocks(path, source.start, source.size)
+    if rewrite.dtype == source.dtype:
+        yield from blocks
+        return
+    import torch
+
+    torch_types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    for block in blocks:
+        values = torch.frombuffer(bytearray(block), dtype=torch_types[source.dtype])
+        cast = values.to(torch_types[rewrite.dtype])
+        if not torch.equal(cast.isfinite(), values.isfinite()):
+            raise MarqueeError(
+                f"{path}: {source.name} goes up to {values.abs().max():.3g}, too much for {rewrite.dtype}",
+                cure="build with --dtype bf16 or --dtype keep",
+            )
+        yield cast.view(torch.uint8).numpy().tobytes()
+
+
+def keep(tensor: StoredTensor) -> Rewrite:
+    """The tensor as it is stored."""
+    return Rewrite(tensor, tensor.name, tensor.dtype)
+
+
+def cast_to(rewrite: Rewrite, dtype: str) -> Rewrite:
+    """The same with another dtype, where it is a floating-point tensor."""
+    return replace(rewrite, dtype=dtype) if rewrite.dtype in FLOATS else rewrite

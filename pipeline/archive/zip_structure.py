@@ -1,0 +1,89 @@
+"""What a ZIP file's own records say, checked so that nothing can hide between or behind its members."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from pipeline.archive.layout import PICKLE_SUFFIXES
+
+LOCAL_HEADER = struct.Struct("<4s22xHH")
+LOCAL_SIGNATURE = b"PK\x03\x04"
+UNSAFE_FLAGS = 0x1 | 0x40 | 0x2000  # encrypted in one way or another
+
+
+def structure_problems(path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int) -> Iterator[str]:
+    """Every reason not to unpack an archive that its records alone show, each naming the member."""
+    for name, count in sorted(Counter(member.filename for member in members).items()):
+        if count > 1:
+            yield f"{printable(name)} is in it {count} times"
+    for member in members:
+        yield from _member_problems(member)
+    yield from _gaps(path, members, directory_start)
+
+
+def printable(name: str) -> str:
+    """A hostile name without its control characters, safe to show in a terminal."""
+    return "".join(
+        character
+        if unicodedata.category(character)[0] not in "CZ" or character == " "
+        else ascii(character)[1:-1]
+        for character in name
+    )
+
+
+def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
+    # zipfile hides what follows a NUL and turns the separator; orig_filename is what the file says.
+    name, shown = member.orig_filename, printable(member.orig_filename)
+    if name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
+        yield f"{shown} is no relative path with forward slashes"
+    elif ".." in PurePosixPath(name).parts or str(PurePosixPath(name)) != name.removesuffix("/"):
+        yield f"{shown} leaves the folder or is not a plain path"
+    mode = member.external_attr >> 16
+    if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+        yield f"{shown} is not a plain file (mode {mode:o})"
+    if member.flag_bits & UNSAFE_FLAGS:
+        yield f"{shown} is encrypted"
+    if member.compress_type != zipfile.ZIP_STORED:
+        yield f"{shown} is compressed; marquee stores its files as they are"
+    elif member.compress_size != member.file_size:
+        yield f"{shown} claims {member.file_size} bytes where {member.compress_size} are stored"
+    if name.lower().endswith(PICKLE_SUFFIXES):
+        yield f"{shown} is a pickle by its name, which can run any code when loaded"
+
+
+def _gaps(path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int) -> Iterator[str]:
+    """Members must follow each other without gap or overlap: TorchServe reads them as a stream.
+
+    A reader of the stream would see what stands in a gap, a reader of the directory would not.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for member in sorted(members, key=lambda entry: entry.header_offset):
+            shown = printable(member.filename)
+            if member.header_offset != end:
+                yield f"{abs(member.header_offset - end)} bytes before {shown} overlap or belong to no file"
+            start = _data_start(file, member)
+            if start is None:
+                yield f"{shown} has no header of its own where the directory says"
+                return
+            end = start + member.compress_size
+    if end != directory_start:
+        yield f"{abs(directory_start - end)} bytes before the directory overlap or belong to no file"
+
+
+def _data_start(file: BinaryIO, member: zipfile.ZipInfo) -> int | None:
+    file.seek(member.header_offset)
+    raw = file.read(LOCAL_HEADER.size)
+    if len(raw) < LOCAL_HEADER.size:
+        return None
+    signature, name_size, extra_size = LOCAL_HEADER.unpack(raw)
+    if signature != LOCAL_SIGNATURE or file.read(name_size) != member.orig_filename.encode():
+        return None
+    return int(member.header_offset + LOCAL_HEADER.size + name_size + extra_size)
