@@ -1,0 +1,86 @@
+"""The gRPC front of the local Vertex AI: TLS on a loopback port, the transport the SDK uses by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.api import httpbody_pb2
+from grpc_status import rpc_status
+
+from pipeline.cloud.certificates import Certificate
+from pipeline.cloud.vertex.calls import Call, Handler, RawAnswer, bare
+from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status
+from pipeline.cloud.vertex.methods import Method
+from pipeline.cloud.vertex.rest_front import unserved
+
+# The service states its own limits in its own words, so gRPC's (4 MiB) must not come first.
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+]
+_THREADS = 64  # each waiting prediction holds one
+
+
+class GrpcServer:
+    """Serves from construction to ``stop()``; ``address`` is host:port, named as the certificate names it."""
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        handlers: Mapping[str, Handler],
+        certificate: Certificate,
+        port: int = 0,
+    ) -> None:
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
+        self._server = grpc.server(pool, options=_OPTIONS)
+        for service in {method.service for method in methods}:
+            served = {m.name: _serve(m, handlers.get(m.key)) for m in methods if m.service == service}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
+        pair = (certificate.key_file.read_bytes(), certificate.certificate_file.read_bytes())
+        bound = self._server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
+        self.address = f"localhost:{bound}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=1).wait()
+
+
+def _serve(method: Method, handler: Handler | None) -> Any:
+    def read(raw: bytes) -> tuple[Any, int]:
+        return method.read(raw), len(raw)
+
+    def answer(request: tuple[Any, int], context: Any) -> Any:
+        try:
+            if handler is None:
+                raise unserved(method)
+            return _plain(handler(request[0], Call(size=request[1])), context)
+        except ServiceFailure as failure:
+            context.abort_with_status(rpc_status.to_status(failure.status()))
+
+    if method.streams:
+        return grpc.unary_stream_rpc_method_handler(_as_stream(answer), read, _write)
+    return grpc.unary_unary_rpc_method_handler(answer, read, _write)
+
+
+def _as_stream(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Iterator[Any]]:
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        yield answer(request, context)
+
+    return stream
+
+
+def _write(message: Any) -> bytes:
+    return bytes(bare(message).SerializeToString())
+
+
+def _plain(answer: Any, context: Any) -> Any:
+    if not isinstance(answer, RawAnswer):
+        return answer
+    if answer.status != 200:
+        raise ServiceFailure(code_of_http_status(answer.status), answer.body.decode("utf-8", "replace"))
+    context.send_initial_metadata([(name.lower(), value) for name, value in answer.headers.items()])
+    return httpbody_pb2.HttpBody(content_type=answer.content_type, data=answer.body)

@@ -1,0 +1,91 @@
+"""A replica as the prebuilt container runs it: real TorchServe, model named ``model``, JSON envelope."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
+from pipeline.errors import MarqueeError
+from pipeline.rules import table
+from pipeline.serving.readiness import wait_until_ready
+from pipeline.serving.server import RunningServer
+from pipeline.serving.settings import MEBIBYTE, ServeOptions
+from pipeline.serving.torchserve import launch
+
+_OWN_IMAGE_CAP = (
+    64 * MEBIBYTE
+)  # what marquee's own image allows; the prebuilt one leaves TorchServe's caps in force
+
+
+@dataclass(frozen=True)
+class TorchServeContainer:
+    """A running TorchServe that the cloud holds by its URL."""
+
+    server: RunningServer
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
+    """Start TorchServe; ready means a READY worker, of which the prebuilt container's /ping knows nothing.
+
+    Raises NeverReady, all processes ended, also when ``stop`` is set meanwhile.
+    """
+    try:
+        server = launch(spec.archive, _options(spec))
+        with _ended_by(stop, server):
+            wait_until_ready(server)
+    except MarqueeError as error:
+        raise _never_ready(str(error), spec) from error
+    if stop.is_set() or not is_healthy(server.url + spec.health_route):
+        server.stop()
+        raise _never_ready(f"the health route {spec.health_route} does not answer 200", spec)
+    return TorchServeContainer(server)
+
+
+def _options(spec: ContainerSpec) -> ServeOptions:
+    cap = table().torchserve_response_bytes if spec.prebuilt else _OWN_IMAGE_CAP
+    return ServeOptions(
+        threads=spec.threads,
+        environment=spec.environment,
+        work_folder=spec.folder,
+        start_seconds=spec.start_seconds,
+        warm_up=False,
+        max_request_bytes=cap,
+        max_response_bytes=cap,
+    )
+
+
+@contextlib.contextmanager
+def _ended_by(stop: threading.Event, server: RunningServer) -> Iterator[None]:
+    """End the server when ``stop`` is set within the block, or when the block fails."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            if stop.is_set():
+                server.stop()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException:
+        server.stop()
+        raise
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _never_ready(words: str, spec: ContainerSpec) -> NeverReady:
+    return NeverReady(words.splitlines(), spec.folder / "logs" / "model_log.log")

@@ -1,0 +1,72 @@
+"""HTTP requests into request messages and messages into JSON, by the rules of google.api.http."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from google.protobuf import json_format
+
+from pipeline.cloud.vertex.calls import bare
+from pipeline.cloud.vertex.failures import invalid
+from pipeline.cloud.vertex.methods import Method, Route
+
+# Parameters of every Google API; none of them is a field of a request.
+_SYSTEM_PARAMETERS = {"alt", "key", "fields", "prettyPrint", "quotaUser", "access_token", "uploadType"}
+
+
+def find_route(methods: Iterable[Method], verb: str, path: str) -> tuple[Method, Route, re.Match[str]] | None:
+    """The method that a verb and a path (still percent-encoded) belong to, or None."""
+    decoded = unquote(path)
+    for method in methods:
+        for route in method.routes:
+            if route.verb == verb and (match := route.pattern.fullmatch(decoded)):
+                return method, route, match
+    return None
+
+
+def read_request(method: Method, route: Route, match: re.Match[str], query: str, body: bytes) -> Any:
+    """The request message that an HTTP request stands for; raises ServiceFailure INVALID_ARGUMENT."""
+    document = _read_json(body) if route.body else {}
+    if route.body not in ("", "*"):
+        document = {route.body: document}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        name = key.lstrip("$")
+        if name.partition(";")[0] not in _SYSTEM_PARAMETERS:
+            _put(document, name.split("."), value)
+    for name, value in zip(route.fields, match.groups(), strict=True):
+        _put(document, name.split("."), value)
+    message = method.request()
+    try:
+        json_format.ParseDict(document, bare(message))
+    except json_format.ParseError as error:
+        raise invalid(f"Invalid JSON payload received. {error}") from error
+    return message
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body or b"{}")
+    except ValueError as error:
+        raise invalid(f"Invalid JSON payload received. {error}") from error
+    if not isinstance(document, dict):
+        raise invalid("Invalid JSON payload received. The body is not an object.")
+    return document
+
+
+def _put(document: dict[str, Any], path: list[str], value: str) -> None:
+    for name in path[:-1]:
+        document = document.setdefault(name, {})
+    if path[-1] in document and isinstance(document[path[-1]], list):
+        document[path[-1]].append(value)
+    else:
+        document[path[-1]] = value
+
+
+def write_json(message: Any, enums_as_ints: bool) -> bytes:
+    """A message as Google's REST interface writes it: camelCase names, empty fields left out."""
+    text: str = json_format.MessageToJson(bare(message), use_integers_for_enums=enums_as_ints, indent=None)
+    return text.encode()
