@@ -1,0 +1,180 @@
+"""Latents to pictures: batched autoencoder decoding, between the steps or in a thread beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Union
+
+from handler.engine.elastic import Elastic
+from handler.engine.ticket import Size, Ticket
+from handler.job import Failure
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from handler.model import Model
+
+NOT_FINITE = Failure(500, "not_finite", "The model produced numbers that are not finite for this request.")
+NO_MEMORY = Failure(503, "out_of_memory", "The device had no memory left for this request; try again later.")
+
+
+@dataclass(frozen=True)
+class Undecoded:
+    """A latent (1, 4, h, w) at the end of its steps."""
+
+    ticket: Ticket
+    size: Size
+    latent: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture or why there is none, and the seconds that the call which decoded it took."""
+
+    ticket: Ticket
+    result: Image.Image | Failure
+    seconds: float
+
+
+class PictureDecoder:
+    """Decodes as StableDiffusionPipeline does, at most ``slice_of(size)`` pictures a call."""
+
+    def __init__(self, model: Model, slice_of: Callable[[Size], int]) -> None:
+        from diffusers.image_processor import VaeImageProcessor
+
+        self._model = model
+        self._slice_of = slice_of
+        self._elastic = Elastic()
+        self._processor = VaeImageProcessor()
+
+    def decode(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
+        """One result per latent, in order; sizes may differ."""
+        results: dict[Ticket, Image.Image | Failure] = {}
+        for size in dict.fromkeys(latent.size for latent in latents):
+            same = [latent for latent in latents if latent.size == size]
+            decoded = self._elastic.run(size, same, self._decode, most=self._slice_of(size))
+            for latent, result in zip(same, decoded):
+                results[latent.ticket] = NO_MEMORY if result is None else result
+        return [results[latent.ticket] for latent in latents]
+
+    def _decode(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
+        import torch
+
+        rows = torch.cat([latent.latent for latent in latents])
+        vae = self._model.vae
+        pixels = vae.decode((rows / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+        finite = torch.isfinite(pixels).flatten(1).all(dim=1).tolist()
+        images = self._processor.postprocess(torch.nan_to_num(pixels), output_type="pil")
+        return [image if good else NOT_FINITE for image, good in zip(images, finite)]
+
+
+class InlineDecoding:
+    """Decodes between the denoising steps: right for a CPU, whose cores a second thread would fight for."""
+
+    def __init__(self, decoder: PictureDecoder) -> None:
+        self._decoder = decoder
+        self._waiting: list[Undecoded] = []
+
+    def put(self, latents: Sequence[Undecoded]) -> None:
+        self._waiting += latents
+
+    def take(self, idle: bool) -> list[Decoded]:
+        """All that was put since the last call, decoded; ``idle`` is for the other way."""
+        latents, self._waiting = self._waiting, []
+        return decode_timed(self._decoder, latents)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class ThreadDecoding:
+    """Decodes in a thread, on its own CUDA stream where there is one, while the next steps run."""
+
+    def __init__(self, decoder: PictureDecoder, device: torch.device) -> None:
+        self._decoder = decoder
+        self._device = device
+        self._todo: queue.SimpleQueue[tuple[list[Undecoded], Any] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[list[Decoded] | BaseException] = queue.SimpleQueue()
+        self._pending = 0
+        self._thread = threading.Thread(target=self._work, name="marquee-decode", daemon=True)
+        self._thread.start()
+
+    def put(self, latents: Sequence[Undecoded]) -> None:
+        if latents:
+            self._pending += 1
+            self._todo.put((list(latents), _mark(self._device)))
+
+    def take(self, idle: bool) -> list[Decoded]:
+        """What is ready; waits for one batch where the engine is ``idle``. Raises what decoding raised."""
+        decoded: list[Decoded] = []
+        while self._pending and (idle or not self._done.empty()):
+            ready = self._done.get()
+            self._pending -= 1
+            if isinstance(ready, BaseException):
+                raise ready
+            decoded += ready
+            idle = False
+        return decoded
+
+    def close(self) -> None:
+        self._todo.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        with _own_stream(self._device) as stream:
+            for latents, mark in iter(self._todo.get, None):
+                if mark is not None:
+                    stream.wait_event(mark)
+                self._done.put(self._attempt(latents))
+
+    def _attempt(self, latents: list[Undecoded]) -> list[Decoded] | BaseException:
+        try:
+            return decode_timed(self._decoder, latents)
+        except (
+            RuntimeError
+        ) as error:  # the engine's thread raises it again: a broken device is not one job's failure
+            return error
+
+
+Decoding = Union[InlineDecoding, ThreadDecoding]
+
+
+def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[Decoded]:
+    import torch
+
+    if not latents:
+        return []
+    started = time.perf_counter()
+    with torch.inference_mode():
+        results = decoder.decode(latents)
+    seconds = time.perf_counter() - started
+    return [Decoded(latent.ticket, result, seconds) for latent, result in zip(latents, results)]
+
+
+def _mark(device: torch.device) -> Any:
+    """An event behind the work that made the latents; None on a CPU, where that work is already done."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> Iterator[Any]:
+    import torch
+
+    if device.type != "cuda":
+        yield None
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        yield stream

@@ -1,0 +1,81 @@
+"""One UNet call for many images: rows, timesteps, guidance. Every image brings its own of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from handler.engine.ticket import LiveImage
+
+if TYPE_CHECKING:
+    import torch
+
+    from handler.model import Model
+
+
+class Denoiser:
+    """Predicts noise for images of one size; with ``rows`` (strict mode) each call has exactly that many."""
+
+    def __init__(self, model: Model, rows: int | None) -> None:
+        self._model = model
+        self._rows = rows
+        self._condition_width = getattr(model.unet.config, "time_cond_proj_dim", None)
+
+    def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
+        """From scaled latents (len(images), 4, h, w) to guided predictions of the same shape."""
+        import torch
+
+        guided = [i for i, image in enumerate(images) if image.prompts.negative is not None]
+        order = [*guided, *range(len(images))]  # negative rows first: the plain pipeline's order
+        negative = [image.prompts.negative for image in images if image.prompts.negative is not None]
+        texts = negative + [image.prompts.positive for image in images]
+        timesteps = torch.tensor(
+            [images[i].timestep for i in order], dtype=torch.float32, device=inputs.device
+        )
+        samples = inputs[torch.tensor(order, device=inputs.device)]
+        outputs = self._unet(samples, timesteps, torch.cat(texts), self._guidance_embedding(images))
+        return self._guide(images, guided, outputs)
+
+    def _unet(self, samples: Any, timesteps: Any, texts: Any, condition: Any) -> torch.Tensor:
+        count = len(samples)
+        arguments = [self._pad(rows) for rows in (samples, timesteps, texts, condition)]
+        samples, timesteps, texts, condition = arguments
+        outputs: torch.Tensor = self._model.unet(
+            samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
+        )[0]
+        return outputs[:count]
+
+    def _pad(self, rows: Any) -> Any:
+        """Repeats the last row up to the fixed number: real values, so no kernel meets a special case."""
+        import torch
+
+        if rows is None or self._rows is None:
+            return rows
+        missing = self._rows - len(rows)
+        return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+
+    def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        negative, positive = outputs[: len(guided)], outputs[len(guided) :]
+        if not guided:
+            return positive
+        scales = torch.tensor([images[i].job.guidance_scale for i in guided], device=outputs.device)
+        chosen = torch.tensor(guided, device=outputs.device)
+        # fp32 scales lift the sum to fp32, where the plain pipeline rounds to the model's dtype.
+        steered = negative + scales.view(-1, 1, 1, 1) * (positive[chosen] - negative)
+        return positive.to(steered.dtype).index_copy(0, chosen, steered)
+
+    def _guidance_embedding(self, images: Sequence[LiveImage]) -> torch.Tensor | None:
+        """Guidance as an input of the UNet, where it was distilled so (LCM); then no row is negative."""
+        if self._condition_width is None:
+            return None
+        import torch
+        from diffusers import StableDiffusionPipeline
+
+        scales = torch.tensor([image.job.guidance_scale - 1 for image in images])
+        # The method uses nothing of its pipeline.
+        embedding: torch.Tensor = StableDiffusionPipeline.get_guidance_scale_embedding(
+            None, scales, embedding_dim=self._condition_width
+        )
+        return embedding.to(device=self._model.device, dtype=self._model.dtype)

@@ -1,0 +1,283 @@
+"""The engine: images join and leave a running batch at every denoising step.
+
+``submit`` puts a job in the queue, ``step`` moves every live image one timestep on and returns what has
+finished, ``cancel`` frees a place at once. One thread uses an engine; nothing here knows TorchServe.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Callable
+
+from handler.engine.decoder import (
+    NO_MEMORY,
+    Decoded,
+    Decoding,
+    InlineDecoding,
+    PictureDecoder,
+    ThreadDecoding,
+    Undecoded,
+)
+from handler.engine.denoiser import Denoiser
+from handler.engine.elastic import Elastic
+from handler.engine.memory import MemoryPlan
+from handler.engine.metrics import EngineMetrics
+from handler.engine.options import EngineOptions
+from handler.engine.pace import Pace
+from handler.engine.prompts import PromptEncoder
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
+from handler.engine.samplers import Samplers
+from handler.engine.ticket import LiveImage, Prompts, Refusal, Size, Ticket
+from handler.engine.waiting import Waiting, WaitingLine
+from handler.job import Failure, Job, Outcome, Picture
+
+if TYPE_CHECKING:
+    import torch
+
+    from handler.model import Model
+
+Finished = tuple[Ticket, Outcome]
+
+MOST_STALLS = 3
+"""Steps in a row an image may miss for want of memory before it is given up."""
+
+OVERLOADED = Failure(
+    429, "overloaded", "The queue is full; try again after the seconds given in Retry-After."
+)
+TOO_LATE = Failure(504, "deadline_exceeded", "The request's deadline_seconds passed before its turn came.")
+
+
+class Engine:
+    """Draws jobs step by step; ``plan`` says how many images the device holds."""
+
+    def __init__(
+        self,
+        model: Model,
+        options: EngineOptions,
+        plan: MemoryPlan,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options = options
+        self.metrics = EngineMetrics()
+        self.pace = Pace()
+        self._model, self._plan, self._clock = model, plan, clock
+        self._factor: int = 2 ** (len(model.vae.config.block_out_channels) - 1)
+        self._numbers = itertools.count()
+        self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
+        self._live: list[LiveImage] = []
+        self._drawn: dict[Ticket, LiveImage] = {}
+        self._finished: list[Finished] = []
+        self._samplers = Samplers(model, options, self._most_live)
+        self._elastic = Elastic()
+        self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
+        self._denoiser = Denoiser(model, options.unet_rows)
+        self._decoding = self._start_decoding()
+
+    # What a caller does
+
+    def submit(self, job: Job) -> Ticket | Refusal:
+        """Takes the job into the queue, or refuses it when the queue is full."""
+        # A job in the queue while places are free has only not been stepped yet.
+        if len(self._waiting) >= self.options.max_queue + self.options.max_live - len(self._live):
+            self.metrics.count("refused")
+            return Refusal(OVERLOADED, self._retry_after_seconds())
+        ticket = Ticket(next(self._numbers))
+        self._waiting.join(ticket, job, self._clock())
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Forgets the job, wherever it is; its place is free at once. Finished tickets are ignored."""
+        live = [image for image in self._live if image.ticket == ticket]
+        for image in live:
+            self._leave(image)
+        decoding = self._drawn.pop(ticket, None) is not None
+        if self._waiting.leave(ticket) or live or decoding:
+            self.metrics.count("cancelled")
+
+    def step(self) -> list[Finished]:
+        """One denoising step for every live image: one UNet call per size. Returns what has finished."""
+        import torch
+
+        started = self._clock()
+        with torch.inference_mode():
+            self._admit()
+            for images in self._groups():
+                self._denoise(images)
+            self._decode()
+        return self._take_finished(started)
+
+    def close(self) -> None:
+        self._decoding.close()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._live or self._drawn or self._finished)
+
+    @property
+    def live_count(self) -> int:
+        return len(self._live)
+
+    # Schedule
+
+    def _admit(self) -> None:
+        """Fills the free places from the queue; texts of all newcomers are encoded together."""
+        now = self._clock()
+        for late in self._waiting.expire(now):
+            self._finish(late.ticket, TOO_LATE)
+        newcomers: list[Waiting] = []
+        while (first := self._waiting.first()) and self._has_place(newcomers, first.job):
+            newcomers.append(self._waiting.pop())
+        if not newcomers:
+            return
+        encode = partial(self._encode, alone=not self._live and len(newcomers) == 1)
+        for newcomer, prompts in zip(newcomers, self._elastic.run("text", newcomers, encode)):
+            if prompts is None:
+                self._finish(newcomer.ticket, NO_MEMORY)
+            else:
+                self._join(newcomer, prompts, now)
+
+    def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
+        taken = [image.job for image in self._live] + [newcomer.job for newcomer in newcomers]
+        pixels = sum(other.width * other.height for other in taken)
+        return len(taken) < self.options.max_live and self._plan.fits(pixels, job.width * job.height)
+
+    def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:
+        return self._texts.encode([newcomer.job for newcomer in newcomers], alone)
+
+    def _join(self, newcomer: Waiting, prompts: Prompts, now: float) -> None:
+        import torch
+
+        job, size = newcomer.job, self._size(newcomer.job)
+        try:
+            course, state = self._samplers.of(size).join(job)
+        except torch.cuda.OutOfMemoryError:
+            self._finish(newcomer.ticket, NO_MEMORY)
+            return
+        except SCHEDULER_ERRORS as error:
+            message = f"The scheduler {job.scheduler} cannot take {job.num_inference_steps} steps: {error}"
+            self._finish(newcomer.ticket, Failure(400, "invalid_request", message))
+            return
+        queued = now - newcomer.arrived_at
+        self._live.append(LiveImage(newcomer.ticket, job, size, prompts, course, state, queued, now))
+        self.metrics.count("admitted")
+        self.metrics.observe("queue_seconds", queued)
+
+    # Run
+
+    def _groups(self) -> list[list[LiveImage]]:
+        sizes = dict.fromkeys(image.size for image in self._live)
+        return [[image for image in self._live if image.size == size] for size in sizes]
+
+    def _denoise(self, images: Sequence[LiveImage]) -> None:
+        sampler = self._samplers.of(images[0].size)
+        predict = partial(self._predict, sampler)
+        predictions = self._elastic.run(("unet", images[0].size), images, predict)
+        stepped = [(image, row) for image, row in zip(images, predictions) if row is not None]
+        self._stall([image for image, row in zip(images, predictions) if row is None])
+        if stepped:
+            self._advance(sampler, [image for image, _ in stepped], [row for _, row in stepped])
+
+    def _predict(self, sampler: Sampler, images: Sequence[LiveImage]) -> Sequence[torch.Tensor]:
+        inputs = sampler.inputs([image.state for image in images])
+        self.metrics.count("unet_calls")
+        self.metrics.count("image_steps", len(images))
+        return list(self._denoiser.predict(images, inputs).unsqueeze(1))
+
+    def _advance(
+        self, sampler: Sampler, images: Sequence[LiveImage], predictions: Sequence[torch.Tensor]
+    ) -> None:
+        import torch
+
+        problems = sampler.advance([image.state for image in images], torch.cat(list(predictions)))
+        for image, problem in zip(images, problems):
+            image.stalls = 0
+            if problem is not None:
+                self._leave(image)
+                self._finish(
+                    image.ticket, Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
+                )
+
+    def _stall(self, images: Sequence[LiveImage]) -> None:
+        """Images that memory has no room for now keep their latents and try again at the next step."""
+        for image in images:
+            image.stalls += 1
+            if image.stalls > MOST_STALLS:
+                self._leave(image)
+                self._finish(image.ticket, NO_MEMORY)
+
+    # Postprocess
+
+    def _decode(self) -> None:
+        """Sends drawn latents to be decoded and collects pictures that are ready."""
+        drawn = [image for image in self._live if image.steps_left == 0]
+        latents = []
+        for image in drawn:
+            latent = self._samplers.of(image.size).latent(image.state).clone()
+            latents.append(Undecoded(image.ticket, image.size, latent))
+            self._leave(image)
+            self._drawn[image.ticket] = image
+        self._decoding.put(latents)
+        for decoded in self._decoding.take(idle=not self._live):
+            if decoded.ticket in self._drawn:  # else cancelled meanwhile
+                self._finish_decoded(self._drawn.pop(decoded.ticket), decoded)
+
+    def _finish_decoded(self, image: LiveImage, decoded: Decoded) -> None:
+        if isinstance(decoded.result, Failure):
+            self._finish(image.ticket, decoded.result)
+            return
+        total = self._clock() - image.admitted_at
+        seconds = {
+            "queue": image.queue_seconds,
+            "denoise": max(0.0, total - decoded.seconds),
+            "decode": decoded.seconds,
+        }
+        self.metrics.observe("picture_seconds", image.queue_seconds + total)
+        self._finish(image.ticket, Picture(decoded.result, seconds))
+
+    def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
+        self.metrics.count("failed" if isinstance(outcome, Failure) else "finished")
+        self._finished.append((ticket, outcome))
+
+    def _take_finished(self, started: float) -> list[Finished]:
+        sizes = {image.size for image in self._live}
+        if sizes:
+            self.pace.record(self._clock() - started)
+        self._samplers.keep(sizes)
+        self.metrics.gauges["live_images"] = len(self._live)
+        self.metrics.gauges["waiting_jobs"] = len(self._waiting)
+        finished, self._finished = self._finished, []
+        return finished
+
+    # The parts
+
+    def _leave(self, image: LiveImage) -> None:
+        self._live.remove(image)
+        self._samplers.of(image.size).leave(image.state)
+
+    def _size(self, job: Job) -> Size:
+        return Size(job.height // self._factor, job.width // self._factor)
+
+    def _pixels(self, size: Size) -> int:
+        return size.height * size.width * self._factor**2
+
+    def _start_decoding(self) -> Decoding:
+        decoder = PictureDecoder(self._model, self._decode_slice)
+        if self.options.decode_thread:
+            return ThreadDecoding(decoder, self._model.device)
+        return InlineDecoding(decoder)
+
+    def _most_live(self, size: Size) -> int:
+        """Images of one size that can be live together."""
+        return min(self.options.max_live, self._plan.places(self._pixels(size)))
+
+    def _decode_slice(self, size: Size) -> int:
+        return (
+            1 if self.options.strict else self._plan.decode_slice(self._pixels(size), self._most_live(size))
+        )
+
+    def _retry_after_seconds(self) -> int:
+        live_steps = sum(image.steps_left for image in self._live)
+        return self.pace.retry_after_seconds(self._waiting.steps, live_steps, self.options.max_live)

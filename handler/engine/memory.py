@@ -1,0 +1,82 @@
+"""How many images fit: admission is bounded by measured bytes per image, decoding is sliced."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from handler.model import Model
+
+HEADROOM = 0.9
+"""Share of the free memory that is planned with; the rest is for fragments and kernels' work space."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Peak bytes beyond the weights, per pixel of a picture: one UNet row, one decoding, one history."""
+
+    unet_row_bytes: float
+    decode_bytes: float
+    state_bytes: float
+
+    def image_bytes(self, pixels: int) -> int:
+        """One live image: two rows (guidance) and its sampler's state."""
+        return int(pixels * (2 * self.unet_row_bytes + self.state_bytes))
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``budget_bytes`` is what live images and the decoding beside them may take together."""
+
+    budget_bytes: int
+    footprint: Footprint
+
+    def fits(self, live_pixels: int, pixels: int) -> bool:
+        """Whether an image of ``pixels`` may join live ones of ``live_pixels`` in sum, and one be decoded.
+
+        The first image always may: if it truly does not fit, the device says so.
+        """
+        if live_pixels == 0:
+            return True
+        decoding = int(self.footprint.decode_bytes * pixels)
+        return self.footprint.image_bytes(live_pixels + pixels) + decoding <= self.budget_bytes
+
+    def places(self, pixels: int) -> int:
+        """Images of one size that fit together, at least one."""
+        count = 1
+        while self.fits(count * pixels, pixels):
+            count += 1
+        return count
+
+    def decode_slice(self, pixels: int, live: int) -> int:
+        """Pictures that may be decoded in one call beside ``live`` images of their size, at least one."""
+        left = self.budget_bytes - self.footprint.image_bytes(live * pixels)
+        return max(1, int(left // (self.footprint.decode_bytes * pixels)))
+
+
+def plan_memory(model: Model, footprint: Footprint) -> MemoryPlan:
+    """The plan for the memory that is free now, after the weights were loaded."""
+    return MemoryPlan(int(free_bytes(model.device) * HEADROOM), footprint)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be allocated: on the CUDA device, or in the machine and its container."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(free, _cgroup_free_bytes())
+
+
+def _cgroup_free_bytes(folder: str = "/sys/fs/cgroup") -> int:
+    try:
+        with open(f"{folder}/memory.max") as limit, open(f"{folder}/memory.current") as used:
+            return int(limit.read()) - int(used.read())
+    except (OSError, ValueError):  # no limit is the word "max"
+        return 1 << 62

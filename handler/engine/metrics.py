@@ -1,0 +1,30 @@
+"""What the engine counts and measures, as plain numbers; ``handler.engine.publish`` passes them on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class EngineMetrics:
+    """Counts since the start, gauges as they are now, observations in seconds since the last ``drain``."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    gauges: dict[str, float] = field(default_factory=dict)
+    observations: list[tuple[str, float]] = field(default_factory=list)
+
+    KEPT = 10_000
+    """Observations kept where nobody drains them."""
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.counts[name] += by
+
+    def observe(self, name: str, seconds: float) -> None:
+        if len(self.observations) < self.KEPT:
+            self.observations.append((name, seconds))
+
+    def drain(self) -> list[tuple[str, float]]:
+        """The observations so far, which are then forgotten."""
+        drained, self.observations = self.observations, []
+        return drained

@@ -1,0 +1,27 @@
+"""How fast the engine steps, measured, and what that means for who must wait."""
+
+from __future__ import annotations
+
+import math
+
+SMOOTHING = 0.1
+MOST_SECONDS = 600
+"""The longest Retry-After given; further away the estimate means nothing."""
+
+
+class Pace:
+    """A smoothed duration of one engine step, in seconds; 0 before the first."""
+
+    def __init__(self) -> None:
+        self.step_seconds = 0.0
+
+    def record(self, seconds: float) -> None:
+        if self.step_seconds == 0.0:
+            self.step_seconds = seconds
+        else:
+            self.step_seconds += SMOOTHING * (seconds - self.step_seconds)
+
+    def retry_after_seconds(self, waiting_steps: int, live_steps: int, places: int) -> int:
+        """Whole seconds, at least one, until all the steps ahead are done with ``places`` images a step."""
+        seconds = self.step_seconds * (waiting_steps + live_steps) / places
+        return min(MOST_SECONDS, max(1, math.ceil(seconds)))

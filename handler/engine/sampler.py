@@ -1,0 +1,139 @@
+"""How an image's latent moves: the interface of a sampler, and the one that runs diffusers' own schedulers.
+
+A sampler keeps the latents of the images of one size. ``SchedulerSampler`` gives each image its own scheduler
+(no diffusers scheduler can step rows that are at different timesteps) and so is exact by construction;
+``handler.engine.linear`` computes the same for all rows at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Protocol
+
+from handler.engine.ticket import Size
+from handler.job import Job
+
+if TYPE_CHECKING:
+    import torch
+
+MakeScheduler = Callable[[str], Any]
+"""From a canonical name of ``handler.schedulers.SCHEDULERS`` to a fresh diffusers scheduler."""
+
+SCHEDULER_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+"""What diffusers' schedulers raise on settings they cannot serve."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The timesteps an image goes through; PNDM repeats one, so it takes a step more than asked for."""
+
+    timesteps: tuple[float, ...]
+
+
+class State(Protocol):
+    """A sampler's own notes on one image."""
+
+    position: int
+    """Steps done."""
+
+
+class Sampler(Protocol):
+    """Latents of one size, (4, height, width) each, through their steps; takes its own states only."""
+
+    def join(self, job: Job) -> tuple[Course, Any]:
+        """Draws the first noise from the job's seed; raises SCHEDULER_ERRORS on impossible settings."""
+
+    def inputs(self, states: Sequence[Any]) -> torch.Tensor:
+        """The UNet's input for each state, (len(states), 4, height, width), in the model's dtype."""
+
+    def advance(self, states: Sequence[Any], predictions: torch.Tensor) -> list[str | None]:
+        """One step of each state; where a scheduler failed, its message in that state's place."""
+
+    def latent(self, state: Any) -> torch.Tensor:
+        """(1, 4, height, width)"""
+
+    def leave(self, state: Any) -> None:
+        """Frees what the state holds."""
+
+
+def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
+    """Noise on the CPU, drawn as StableDiffusionPipeline.prepare_latents draws it for one image."""
+    import torch
+    from diffusers.utils.torch_utils import randn_tensor
+
+    noise: torch.Tensor = randn_tensor(shape, generator=generator, device=torch.device("cpu"), dtype=dtype)
+    return noise
+
+
+def step_arguments(scheduler: Any, generator: Any) -> dict[str, Any]:
+    """What StableDiffusionPipeline passes to ``step`` beside the tensors, where the scheduler takes it."""
+    offered = {"eta": 0.0, "generator": generator}
+    taken = inspect.signature(scheduler.step).parameters
+    return {name: value for name, value in offered.items() if name in taken}
+
+
+@dataclass
+class SchedulerState:
+    """One image's own scheduler, latent (1, 4, height, width) and position."""
+
+    scheduler: Any
+    latent: torch.Tensor
+    arguments: dict[str, Any]
+    position: int = 0
+
+    @property
+    def timestep(self) -> Any:
+        return self.scheduler.timesteps[self.position]
+
+
+class SchedulerSampler:
+    """Runs diffusers' schedulers, one instance per image, on rows of shape (1, 4, height, width)."""
+
+    def __init__(
+        self, make_scheduler: MakeScheduler, channels: int, size: Size, device: Any, dtype: Any
+    ) -> None:
+        self._make_scheduler = make_scheduler
+        self._shape = (1, channels, size.height, size.width)
+        self._device = device
+        self._dtype = dtype
+
+    def join(self, job: Job) -> tuple[Course, SchedulerState]:
+        import torch
+
+        scheduler = self._make_scheduler(job.scheduler)
+        scheduler.set_timesteps(job.num_inference_steps, device=self._device)
+        generator = torch.Generator("cpu").manual_seed(job.seed)
+        noise = first_noise(generator, self._shape, self._dtype).to(self._device)
+        state = SchedulerState(
+            scheduler, noise * scheduler.init_noise_sigma, step_arguments(scheduler, generator)
+        )
+        return Course(tuple(scheduler.timesteps.tolist())), state
+
+    def inputs(self, states: Sequence[SchedulerState]) -> torch.Tensor:
+        import torch
+
+        return torch.cat(
+            [state.scheduler.scale_model_input(state.latent, state.timestep) for state in states]
+        )
+
+    def advance(self, states: Sequence[SchedulerState], predictions: torch.Tensor) -> list[str | None]:
+        rows = predictions.to(self._dtype).unsqueeze(1)
+        return [self._advance(state, row) for state, row in zip(states, rows)]
+
+    def _advance(self, state: SchedulerState, prediction: torch.Tensor) -> str | None:
+        try:
+            state.latent = state.scheduler.step(
+                prediction, state.timestep, state.latent, **state.arguments, return_dict=False
+            )[0]
+        except SCHEDULER_ERRORS as error:
+            return f"{type(error).__name__}: {error}"
+        state.position += 1
+        return None
+
+    def latent(self, state: SchedulerState) -> torch.Tensor:
+        return state.latent
+
+    def leave(self, state: SchedulerState) -> None:
+        """Nothing: the state holds all there is."""

@@ -1,0 +1,130 @@
+"""A Stable Diffusion small enough for tests: every real class, random weights, made without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from handler.job import Job
+from handler.model import Model
+from handler.schedulers import make_scheduler
+
+SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+
+
+def make_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """SD 1.5's topology with 8 to 16 channels; latents of 4 channels, pictures eight times their size."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        latent_channels=4,
+    )
+    text = CLIPTextConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        vocab_size=514,
+        bos_token_id=512,
+        eos_token_id=513,
+    )
+    return StableDiffusionPipeline(
+        unet=unet.eval(),
+        vae=vae.eval(),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=_tokenizer(folder),
+        scheduler=PNDMScheduler.from_config(SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """One token per byte: no merges, so nothing to download."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    symbols = list(bytes_to_unicode().values())
+    words = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    vocab.write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    merges.write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(vocab), str(merges), model_max_length=16)
+
+
+def as_model(pipeline: StableDiffusionPipeline) -> Model:
+    """What ``handler.model.load_model`` would make of it."""
+    return Model(
+        tokenizer=pipeline.tokenizer,
+        text_encoder=pipeline.text_encoder,
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        scheduler=pipeline.scheduler,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        channels_last=False,
+        weights_digest="0" * 64,
+    )
+
+
+def make_job(prompt: str = "a", **changes: object) -> Job:
+    values: dict[str, object] = {
+        "prompt": prompt,
+        "negative_prompt": "",
+        "num_inference_steps": 4,
+        "guidance_scale": 4.0,
+        "seed": 7,
+        "width": 64,
+        "height": 64,
+        "scheduler": "PNDM",
+        "output_format": "png",
+        "quality": 90,
+        "response": "image",
+    }
+    return Job(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def draw_plainly(pipeline: StableDiffusionPipeline, job: Job) -> torch.Tensor:
+    """The oracle: diffusers' own pipeline, alone. (height, width, 3) uint8."""
+    import numpy
+
+    kept = pipeline.scheduler
+    pipeline.scheduler = make_scheduler(job.scheduler, kept)
+    try:
+        image = pipeline(
+            job.prompt,
+            negative_prompt=job.negative_prompt,
+            num_inference_steps=job.num_inference_steps,
+            guidance_scale=job.guidance_scale,
+            width=job.width,
+            height=job.height,
+            generator=torch.Generator("cpu").manual_seed(job.seed),
+        ).images[0]
+    finally:
+        pipeline.scheduler = kept
+    return torch.from_numpy(numpy.asarray(image).copy())
