@@ -26,8 +26,8 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def weights_digest(digests: dict[str, str]) -> str:
     """One SHA-256 over the sorted lines "sha256  path" of a model folder's files."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    lines = sorted(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def archive_digest(root: Path) -> str | None:

@@ -50,20 +50,15 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like a misspelt one; None where none is alike."""
-    matches = difflib.get_close_matches(
-        name[:MAX_ECHO_CHARACTERS].lower(), {key.lower(): key for key in known}, 1
-    )
-    return next((key for key in known if matches and key.lower() == matches[0]), None)
+    by_lower_case = {key.lower(): key for key in known}
+    matches = difflib.get_close_matches(name[:MAX_ECHO_CHARACTERS].lower(), by_lower_case, n=1)
+    return by_lower_case[matches[0]] if matches else None
 
 
 def brief(value: Any) -> Any:
     """A JSON-safe echo of a caller's value: scalars as they are, anything long or deep shortened."""
-    if isinstance(value, str):
-        return (
-            value
-            if len(value) <= MAX_ECHO_CHARACTERS
-            else f"{value[:MAX_ECHO_CHARACTERS]}... ({len(value)} characters)"
-        )
+    if isinstance(value, str) and len(value) > MAX_ECHO_CHARACTERS:
+        return f"{value[:MAX_ECHO_CHARACTERS]}... ({len(value)} characters)"
     if isinstance(value, dict):
         return f"an object of {len(value)} fields"
     if isinstance(value, (list, tuple)):
@@ -72,7 +67,7 @@ def brief(value: Any) -> Any:
         return f"a whole number of {value.bit_length()} bits"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, (str, bool, int, float)):
         return value
     return f"a value of type {type(value).__name__}"
 

@@ -57,17 +57,6 @@ def parse_body(body: Any, settings: Settings, draw_seed: Callable[[], int]) -> R
     return _Parser(settings, draw_seed).parse(body)
 
 
-def parse_instances(
-    instances: list[Any], settings: Settings, draw_seed: Callable[[], int]
-) -> list[Item | Refusal]:
-    """Parse each instance for itself, for servers whose envelope has merged the requests of a batch."""
-    answers: list[Item | Refusal] = []
-    for instance in instances:
-        request = parse_body({"instances": [instance]}, settings, draw_seed)
-        answers.append(request if isinstance(request, Refusal) else request.items[0])
-    return answers
-
-
 class _Parser:
     """One request's parse: readers for its limits and the problems met so far."""
 

@@ -1,0 +1,97 @@
+"""Outcomes to the JSON text of an answer that the server can send. Torch-free."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handler.encode import encode
+from handler.job import Failure, Job, Outcome, Picture
+from handler.problem import Problem, Refusal, error_body
+from handler.request import Describe, Item
+
+MAX_EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back to one caller: an HTTP status and a JSON text."""
+
+    status: int
+    text: str
+
+
+def refuse(refusal: Refusal) -> Reply:
+    """The reply to a request that gets no picture."""
+    return Reply(refusal.status, to_json(error_body(refusal)))
+
+
+def reply(
+    items: Sequence[Item], outcomes: Sequence[Outcome], description: Mapping[str, Any], max_bytes: int
+) -> Reply:
+    """The reply to one request: a prediction per instance, or one error.
+
+    ``outcomes`` has one entry per Job among the items, in order.
+    """
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        return refuse(_failed(items, outcomes, failures[0]))
+    drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
+    predictions = [
+        dict(description) if isinstance(item, Describe) else _predict(item, next(drawn), description)
+        for item in items
+    ]
+    text = to_json({"predictions": predictions})
+    return (
+        Reply(200, text) if len(text) <= max_bytes else refuse(_too_large(predictions, len(text), max_bytes))
+    )
+
+
+def to_json(value: Any) -> str:
+    """Compact ASCII JSON, so that characters are bytes."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _predict(job: Job, picture: Picture, description: Mapping[str, Any]) -> Any:
+    """One prediction: base64 text, or an object with the image and its receipt."""
+    image = base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
+    if job.response == "image":
+        return image
+    return {"image": image, "receipt": _receipt(job, picture, description)}
+
+
+def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
+    """All it takes to draw the same picture again, and how long it took."""
+    settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
+    seed = settings.pop("seed")
+    return {
+        "seed": seed if seed <= MAX_EXACT else str(seed),  # a JSON number may become a double on the way
+        "settings": settings,
+        "versions": description["versions"],
+        "weights_digest": description["weights_digest"],
+        "timings": {name: round(seconds, 4) for name, seconds in picture.seconds.items()},
+    }
+
+
+def _failed(items: Sequence[Item], outcomes: Sequence[Outcome], first: Failure) -> Refusal:
+    """The error of a request with failed pictures: the first failure's, with all of them named."""
+    positions = [index for index, item in enumerate(items) if isinstance(item, Job)]
+    problems = tuple(
+        Problem(index, "instance", None, "", outcome.message)
+        for index, outcome in zip(positions, outcomes)
+        if isinstance(outcome, Failure)
+    )
+    return Refusal(first.status, first.code, first.message, problems)
+
+
+def _too_large(predictions: Sequence[Any], size: int, max_bytes: int) -> Refusal:
+    """The 413 that says what would fit; TorchServe would answer an oversized reply by killing the worker."""
+    largest = max(len(to_json(prediction)) for prediction in predictions) + 1
+    fitting = (max_bytes - 100) // largest
+    cure = f"ask for at most {fitting} of these per request" if fitting else "ask for a smaller picture"
+    message = f"the answer has {size} bytes; {max_bytes} can be sent: {cure}, or use jpeg or a lower quality"
+    return Refusal(413, "response_too_large", message)

@@ -1,0 +1,191 @@
+"""TorchServe's door: the only module that knows TorchServe, and the edge where every exception ends.
+
+TorchServe answers an exception, a short list or an oversized reply by failing every request of the batch, so
+nothing but a full list of small enough texts ever leaves ``handle``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from handler.digest import archive_digest
+from handler.job import Job, Outcome
+from handler.problem import Refusal
+from handler.request import Describe, Request, parse_row
+from handler.response import Reply, refuse, reply
+from handler.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
+NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
+
+# Read by the libraries when they are first imported: nothing is fetched, no progress bars, and no prompt is
+# logged as having been truncated.
+LIBRARY_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def _pass_through(self: Any, data: Any, context: Any) -> Any:
+    self.context = context
+    return self._handle_fn(data, context)
+
+
+def own_envelopes() -> None:
+    """Have TorchServe's envelopes hand over whole requests, where this TorchServe has them.
+
+    The json envelope drops ``parameters``, merges the requests of a batch into one list, and answers one bad
+    body with 503 for all (ts/torch_handler/request_envelope/json.py, the same from 0.7 to 0.12). The loader
+    binds the envelope right after it has imported the handler, so this runs at import.
+    """
+    try:
+        from ts.torch_handler.request_envelope import body, json
+    except ImportError:
+        return
+    json.JSONEnvelope.handle = _pass_through
+    body.BodyEnvelope.handle = _pass_through
+
+
+own_envelopes()
+
+
+class Door:
+    """Loads the archive's model and answers TorchServe's batches."""
+
+    def __init__(self) -> None:
+        self._settings = Settings()
+        self._generator: Any = None
+        self._description: dict[str, Any] = {}
+
+    def initialize(self, context: Any) -> None:
+        """Load and warm up; raises RuntimeError, a failed load to TorchServe, that says what is wrong."""
+        properties = context.system_properties
+        try:
+            self._load(Path(properties["model_dir"]), properties.get("gpu_id"))
+            self._warm_up()
+        except Exception as error:
+            message = f"marquee cannot serve this archive: {type(error).__name__}: {error}"
+            logger.error(message)
+            raise RuntimeError(message) from error
+        logger.info("marquee is ready on %s in %s", self._description["device"], self._description["dtype"])
+
+    def handle(self, data: Any, context: Any) -> list[Any]:
+        """Answer a batch: exactly one entry per row of ``data``, whatever happens."""
+        rows = list(data or [])
+        merged = _are_instances(rows, context)
+        try:
+            if merged:
+                requests = [self._parse({"instances": [row]}) for row in rows]
+            else:
+                requests = [self._parse_request(row, context, index) for index, row in enumerate(rows)]
+            replies = self._answer(requests)
+        except Exception:
+            logger.exception("a batch of %d requests failed", len(rows))
+            replies = [refuse(INTERNAL)] * len(rows)
+        if merged:
+            return _in_band(replies, self._settings.limits.max_response_bytes)
+        return [_send(context, index, one) for index, one in enumerate(replies)]
+
+    def _load(self, root: Path, gpu_id: int | None) -> None:
+        os.environ.update(LIBRARY_ENVIRONMENT)
+        from handler.describe import describe
+        from handler.device import set_threads
+        from handler.generate import Generator
+        from handler.model import load_model
+
+        settings = load_settings(root / "model-config.yaml")
+        threads = set_threads(settings)
+        model = load_model(root / "model", settings, gpu_id)
+        self._settings = settings
+        self._description = describe(model, settings, threads, archive_digest(root))
+        self._generator = Generator(model, settings.max_batch)
+
+    def _warm_up(self) -> None:
+        """Answer one small request of our own; readiness means that this worked."""
+        steps = min(2, self._settings.defaults.num_inference_steps)
+        instance = {"prompt": "warm-up", "num_inference_steps": steps, "seed": 0}
+        (answer,) = self._answer([self._parse({"instances": [instance]})])
+        if answer.status != 200:
+            raise RuntimeError(f"the warm-up request failed: {answer.text}")
+
+    def _parse_request(self, row: Any, context: Any, index: int) -> Request | Refusal:
+        # GET /models/model?customized=true comes as a batch of one with this header (ts BaseHandler.handle).
+        if str(context.get_request_header(index, "describe")).lower() == "true":
+            return Request((Describe(),))
+        return self._parse(row)
+
+    def _parse(self, row: Any) -> Request | Refusal:
+        try:
+            return parse_row(row, self._settings, _draw_seed)
+        except Exception:
+            logger.exception("parsing a request failed")
+            return INTERNAL
+
+    def _answer(self, requests: Sequence[Request | Refusal]) -> list[Reply]:
+        """Draw all requests' jobs together, then reply to each its own."""
+        jobs = [_jobs(request) for request in requests]
+        drawn = iter(self._generator.generate([job for own in jobs for job in own]))
+        return [self._reply(request, [next(drawn) for _ in own]) for request, own in zip(requests, jobs)]
+
+    def _reply(self, request: Request | Refusal, outcomes: Sequence[Outcome]) -> Reply:
+        if isinstance(request, Refusal):
+            return refuse(request)
+        try:
+            return reply(request.items, outcomes, self._description, self._settings.limits.max_response_bytes)
+        except Exception:
+            logger.exception("replying to a request failed")
+            return refuse(INTERNAL)
+
+
+def _jobs(request: Request | Refusal) -> list[Job]:
+    items = request.items if isinstance(request, Request) else ()
+    return [item for item in items if isinstance(item, Job)]
+
+
+def _draw_seed() -> int:
+    return secrets.randbelow(2**32)
+
+
+def _are_instances(rows: Sequence[Any], context: Any) -> bool:
+    """Whether an envelope that is not ours has merged the batch into one list of instances.
+
+    Rows of requests are mappings from parameter names to values; a prompt is never text there, only bytes.
+    """
+    if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
+        return True
+    texts = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
+    return any(
+        isinstance(text, (str, bool)) or (isinstance(text, Mapping) and "prompt" in text) for text in texts
+    )
+
+
+def _in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
+    """A prediction per instance, errors among them as objects, together below the reply limit.
+
+    Nothing may be said through the context here: its indexes are those of requests.
+    """
+    room, predictions = max_bytes, []
+    for one in replies:
+        sent = one if len(one.text) <= room else refuse(NO_ROOM)
+        room -= len(sent.text)
+        answer = json.loads(sent.text)
+        predictions.append(answer["predictions"][0] if sent.status == 200 else answer)
+    return predictions
+
+
+def _send(context: Any, index: int, one: Reply) -> str:
+    context.set_response_status(one.status, "", index)
+    context.set_response_content_type(index, "application/json")
+    return one.text
