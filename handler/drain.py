@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from handler.problem import Refusal
 
@@ -21,7 +21,7 @@ DRAINING = Refusal(503, "draining", "the server is stopping and takes no new req
 class Gate:
     """Open until it is asked to close; without a drain file it cannot be closed."""
 
-    def __init__(self, drain_file: Optional[str]) -> None:
+    def __init__(self, drain_file: str | None) -> None:
         self._file = Path(drain_file) if drain_file else None
 
     def asks_to_close(self, row: Any) -> bool:

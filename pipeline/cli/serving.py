@@ -2,8 +2,159 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from pipeline.errors import MarqueeError
+
+if TYPE_CHECKING:
+    from pipeline.serving.server import RunningServer
+    from pipeline.serving.settings import ServeOptions
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+EXAMPLE = '{"instances": [{"prompt": "a red circle on a blue background", "seed": 1}]}'
+TO_FILE = (
+    "import base64, json; "
+    'open("picture.jpg", "wb").write(base64.b64decode(json.load(open(0))["predictions"][0]))'
+)
+FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
+    app.command()(serve)
+    app.command()(predict)
+    app.command()(demo)
+
+
+def serve(
+    mar: Annotated[
+        Path | None, typer.Option(help="The archive; model_artifacts/model.mar if not given.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
+    management_port: Annotated[int, typer.Option(min=0, max=65535, help="TorchServe's own API.")] = 0,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 shows it to the network.")
+    ] = "127.0.0.1",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the worker; all cores if not given.")
+    ] = None,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="How long running requests may take at the end.")
+    ] = 120,
+) -> None:
+    """Serve an archive with TorchServe until Ctrl-C or SIGTERM; running requests finish first."""
+    from pipeline.archive.build import DEFAULT_ARCHIVE, repository_root
+    from pipeline.serving.settings import ServeOptions
+
+    options = ServeOptions(port=port, management_port=management_port, bind_address=bind, threads=threads)
+    _serve(mar or repository_root() / DEFAULT_ARCHIVE, options, drain_seconds)
+
+
+def _serve(mar: Path, options: ServeOptions, drain_seconds: float) -> None:
+    from pipeline.serving.torchserve import start
+    from pipeline.serving.watching import watch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"starting TorchServe with {mar}", flush=True)
+    server = start(mar, options)
+    stopping = threading.Event()
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopping.set())
+        print(_welcome(server), flush=True)
+        for sentence in watch(server, stopping):
+            print(sentence, flush=True)
+        _end(server, drain_seconds)
+    finally:
+        server.stop()
+
+
+def _welcome(server: RunningServer) -> str:
+    return (
+        f"ready at {server.url}   management {server.management_url}   logs {server.logs}\n\n"
+        f"  curl -s {server.predict_url} -H 'Content-Type: application/json' \\\n"
+        f"    -d '{EXAMPLE}' \\\n"
+        f"    | python3 -c '{TO_FILE}'\n\n"
+        "Ctrl-C stops it."
+    )
+
+
+def _end(server: RunningServer, drain_seconds: float) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not wait
+        signal.signal(number, signal.default_int_handler)
+    print("stopping: new requests get 503, running ones finish", flush=True)
+    if not server.stop(drain_seconds):
+        raise MarqueeError(f"some requests were still running after {drain_seconds:g} s and were cut off")
+    print("stopped", flush=True)
+
+
+def predict(
+    prompts: Annotated[list[str], typer.Argument(help="What to draw; each prompt is one picture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")] = Path(
+        "picture.jpg"
+    ),
+    url: Annotated[str, typer.Option(help="The server.")] = DEFAULT_URL,
+    seed: Annotated[str | None, typer.Option(help="The same seed draws the same picture.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
+    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="PNDM, DDIM, Euler, ...")] = None,
+    output_format: Annotated[str | None, typer.Option("--format", help="jpeg, png or webp.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Of jpeg and webp, 1 to 100.")] = None,
+) -> None:
+    """Ask a running server for pictures; several prompts become picture-1.jpg, picture-2.jpg, ..."""
+    from pipeline.client import Client
+
+    fields = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "negative_prompt": negative,
+        "width": width,
+        "height": height,
+        "scheduler": scheduler,
+        "output_format": _picture_format(output, output_format),
+        "quality": quality,
+    }
+    paths = _output_paths(output, len(prompts))
+    with Client(url) as client:
+        predictions = client.predict(prompts, _given(fields))
+    for prediction, path in zip(predictions, paths, strict=True):
+        prediction.save(path)
+        size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
+        print(f"{path}  {size}, seed {prediction.seed}")
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _picture_format(output: Path, wanted: str | None) -> str | None:
+    """What to ask the server for, so that the file's name tells the truth."""
+    named = FORMATS.get(output.suffix.lower())
+    if output.suffix and named is None:
+        raise MarqueeError(f"-o {output}: pictures are written as {', '.join(FORMATS)}")
+    if wanted is not None and named is not None and wanted != named:
+        raise MarqueeError(
+            f"--format {wanted} does not fit -o {output}", f"leave --format out, or rename {output}"
+        )
+    return wanted or named
+
+
+def _output_paths(output: Path, count: int) -> list[Path]:
+    if not output.parent.is_dir():
+        raise MarqueeError(f"-o {output}: there is no folder {output.parent}", f"mkdir -p {output.parent}")
+    if count == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, count + 1)]
+
+
+def demo() -> None:
+    """Build, serve, draw eight pictures, check what they show, write out/demo.png and stop."""

@@ -64,7 +64,7 @@ def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
 
 
 def check_folder(folder: Path, archive: ArchiveFacts) -> None:
-    """The work folder can be written, has room for the unpacked archive and a path short enough for sockets."""
+    """The work folder can be written, has room for the unpacked archive and a short enough path."""
     if len(str(folder / SOCKET_NAME).encode()) > LONGEST_SOCKET_PATH:
         raise MarqueeError(
             f"the work folder's path is too long for a Unix socket: {folder}", "use a shorter one"

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WorkerState:
-    """``statuses`` are TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` of the READY ones.
+    """``statuses``: TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` of the READY ones.
 
     ``pending`` requests wait in TorchServe's queue. A server that does not answer gives an empty state.
     """
