@@ -17,6 +17,7 @@ from pipeline.cloud.clock import UTC
 from pipeline.cloud.state import PROJECT_NUMBER
 
 if TYPE_CHECKING:
+    import grpc
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -89,6 +90,13 @@ class Certificate:
         context.load_cert_chain(self.certificate_file, self.key_file)
         context.set_alpn_protocols(["http/1.1"])
         return context
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """For gRPC servers."""
+        import grpc
+
+        pair = (self.key_file.read_bytes(), self.certificate_file.read_bytes())
+        return grpc.ssl_server_credentials([pair])
 
 
 def ensure_certificate(folder: Path) -> Certificate:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Running:
     storage: str
     vertex_rest: str
     vertex_grpc: str
+    dedicated: str  # host:port that dedicated endpoints give as their DNS name; TLS
     proxy: str
     accounts: str
     ca_file: str
@@ -68,6 +70,14 @@ class CloudFolder:
                 ) from None
             yield
 
+    def is_locked(self) -> bool:
+        """Whether a server holds the folder, ready or not."""
+        try:
+            with self.locked():
+                return False
+        except MarqueeError:
+            return True
+
     def running(self) -> Running | None:
         """The cloud that serves this folder now, or None."""
         record = self.read("running.json")
@@ -78,16 +88,19 @@ class CloudFolder:
 
     def record(self, running: Running) -> None:
         self.write("running.json", asdict(running))
-        self.write("ports.json", {name: port_of(address) for name, address in self._addresses(running)})
+        names = ("storage", "vertex_rest", "vertex_grpc", "dedicated", "proxy", "accounts")
+        self.write("ports.json", {name: port_of(getattr(running, name)) for name in names})
 
-    def last_port(self, name: str) -> int:
-        """The port that a server had when the cloud last ran in this folder, or 0."""
-        return int((self.read("ports.json") or {}).get(name, 0))
-
-    @staticmethod
-    def _addresses(running: Running) -> list[tuple[str, str]]:
-        names = ("storage", "vertex_rest", "vertex_grpc", "proxy", "accounts")
-        return [(name, getattr(running, name)) for name in names]
+    def free_port(self, name: str) -> int:
+        """The port that a server had when the cloud last ran in this folder, or 0 if that is gone."""
+        port = int((self.read("ports.json") or {}).get(name, 0))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return 0
+        return port
 
     def forget(self) -> None:
         """Remove the record of the process, as the last thing a server does."""
