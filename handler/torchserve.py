@@ -12,13 +12,14 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from handler.digest import archive_digest
+from handler.drain import DRAINING, Gate
 from handler.job import Job, Outcome
 from handler.problem import Refusal
 from handler.request import Describe, Request, parse_row
-from handler.response import Reply, refuse, reply
+from handler.response import Reply, refuse, reply, to_json
 from handler.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ LIBRARY_ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+# What a request is once it has been read: to be drawn, refused, or answered already.
+Parsed = Union[Request, Refusal, Reply]
 
 
 def _pass_through(self: Any, data: Any, context: Any) -> Any:
@@ -68,6 +72,7 @@ class Door:
         self._settings = Settings()
         self._generator: Any = None
         self._description: dict[str, Any] = {}
+        self._gate = Gate(os.environ.get("MARQUEE_DRAIN_FILE"))
 
     def initialize(self, context: Any) -> None:
         """Load and warm up; raises RuntimeError, a failed load to TorchServe, that says what is wrong."""
@@ -120,7 +125,12 @@ class Door:
         if answer.status != 200:
             raise RuntimeError(f"the warm-up request failed: {answer.text}")
 
-    def _parse_request(self, row: Any, context: Any, index: int) -> Request | Refusal:
+    def _parse_request(self, row: Any, context: Any, index: int) -> Parsed:
+        if self._gate.asks_to_close(row):
+            # Its answer leaves with its batch's, after every request that came before it.
+            return Reply(200, to_json(self._gate.close(running=0)))
+        if self._gate.is_closed():
+            return DRAINING
         # GET /models/model?customized=true comes as a batch of one with this header (ts BaseHandler.handle).
         if str(context.get_request_header(index, "describe")).lower() == "true":
             return Request((Describe(),))
@@ -133,13 +143,15 @@ class Door:
             logger.exception("parsing a request failed")
             return INTERNAL
 
-    def _answer(self, requests: Sequence[Request | Refusal]) -> list[Reply]:
+    def _answer(self, requests: Sequence[Parsed]) -> list[Reply]:
         """Draw all requests' jobs together, then reply to each its own."""
         jobs = [_jobs(request) for request in requests]
         drawn = iter(self._generator.generate([job for own in jobs for job in own]))
         return [self._reply(request, [next(drawn) for _ in own]) for request, own in zip(requests, jobs)]
 
-    def _reply(self, request: Request | Refusal, outcomes: Sequence[Outcome]) -> Reply:
+    def _reply(self, request: Parsed, outcomes: Sequence[Outcome]) -> Reply:
+        if isinstance(request, Reply):
+            return request
         if isinstance(request, Refusal):
             return refuse(request)
         try:
@@ -149,7 +161,7 @@ class Door:
             return refuse(INTERNAL)
 
 
-def _jobs(request: Request | Refusal) -> list[Job]:
+def _jobs(request: Parsed) -> list[Job]:
     items = request.items if isinstance(request, Request) else ()
     return [item for item in items if isinstance(item, Job)]
 
