@@ -91,6 +91,7 @@ class Door:
         rows = list(data or [])
         merged = _are_instances(rows, context)
         try:
+            requests: list[Parsed]
             if merged:
                 requests = [self._parse({"instances": [row]}) for row in rows]
             else:
