@@ -1,0 +1,95 @@
+"""What every command that speaks to a cloud shares: its options, its configuration, its first line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from pipeline.errors import MarqueeError
+
+if TYPE_CHECKING:
+    from pipeline.deploy.archive_file import ArchiveFile
+    from pipeline.deploy.config import DeployConfig
+    from pipeline.deploy.connection import Connection
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="deploy.yaml; ./deploy.yaml is read when it is there.")
+]
+CloudOption = Annotated[
+    str | None, typer.Option("--cloud", help="local (the default), or google, which costs money.")
+]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="p100, t4 or l4.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE over deploy.yaml, such as --set region=europe-west1."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that say which deployment is meant."""
+
+    config: Path | None
+    cloud: str | None
+    profile: str | None = None
+    settings: Sequence[str] = ()
+    traffic: int | None = None
+
+    def load(self) -> DeployConfig:
+        """The checked configuration; raises MarqueeError with every mistake in it."""
+        from pipeline.deploy.config import load_config
+
+        return load_config(self.file(), self.flags(), self.profile, date.today())
+
+    def flags(self) -> dict[str, Any]:
+        flags: dict[str, Any] = {"cloud": self.cloud, "traffic": self.traffic}
+        for setting in self.settings:
+            key, separator, value = setting.partition("=")
+            if not separator:
+                raise MarqueeError(f"--set {setting}: write KEY=VALUE")
+            first, _, rest = key.partition(".")
+            read = yaml.safe_load(value)
+            flags[first] = {**(flags.get(first) or {}), rest: read} if rest else read
+        return flags
+
+    def file(self) -> Path | None:
+        usual = Path("deploy.yaml")
+        return self.config or (usual if usual.exists() else None)
+
+
+@contextmanager
+def connected(asked: Asked, quiet: bool = False) -> Iterator[tuple[DeployConfig, Connection]]:
+    """The configuration and clients for it, after the line that names the target."""
+    from pipeline.cloud.state import CloudFolder
+    from pipeline.deploy.connection import connect, target_line
+
+    config = asked.load()
+    if not quiet:
+        print(target_line(config), flush=True)
+    with connect(config, CloudFolder().running(), os.environ) as connection:
+        yield config, connection
+
+
+def the_archive(config: DeployConfig) -> ArchiveFile:
+    """The configured archive; the embedded model's is built when there is none yet."""
+    from pipeline.archive import build as steps
+    from pipeline.cli.console import LiveProgress
+    from pipeline.deploy.archive_file import read_archive
+
+    if config.archive:
+        return read_archive(Path(config.archive))
+    root = steps.repository_root()
+    path = root / steps.DEFAULT_ARCHIVE
+    if not path.exists():
+        print(f"building {path} from the embedded model", flush=True)
+        steps.build(steps.BuildConfig(model=str(root / steps.EMBEDDED_MODEL), out=path), LiveProgress())
+    return read_archive(path)

@@ -1,0 +1,54 @@
+"""What Google answers, in our words: one place turns its exceptions into MarqueeError, with the rule's cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import MarqueeError
+from pipeline.rules import Rule, table
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Translate what Google's clients raise while ``doing`` ("registering the model")."""
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
+    from requests.exceptions import ConnectionError as RequestsConnectionError
+
+    try:
+        yield
+    except GoogleAPICallError as error:
+        rule = rule_of(error.message)
+        raise MarqueeError(
+            f"{doing}: Google says {_status(error)}: {error.message}", cure=_cure(rule)
+        ) from error
+    except (RetryError, RequestsConnectionError) as error:
+        raise MarqueeError(
+            f"{doing}: no answer: {error}", cure="check the network and run it again"
+        ) from error
+    except GoogleAuthError as error:
+        raise MarqueeError(
+            f"{doing}: the credentials are not accepted: {error}",
+            cure="gcloud auth application-default login",
+        ) from error
+
+
+def rule_of(message: str) -> Rule | None:
+    """The rule whose text an answer is worded by, whatever values stand in it."""
+    for rule in table().rules.values():
+        parts = re.split(r"\{\w+\}", rule.text.replace("{{", "{").replace("}}", "}"))
+        if re.search(".+?".join(re.escape(part) for part in parts), message, re.DOTALL):
+            return rule
+    return None
+
+
+def _cure(rule: Rule | None) -> str | None:
+    """The rule's cure when it can be read without the values that Google kept to itself."""
+    return rule.cure if rule and "{" not in rule.cure else None
+
+
+def _status(error: object) -> str:
+    code = getattr(error, "grpc_status_code", None)
+    return code.name if code else str(getattr(error, "code", "error"))

@@ -1,0 +1,61 @@
+"""What deploying needs to know of model.mar: its size, checksum, digests and settings."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
+from pipeline.archive.layout import CONFIG_FILE, MANIFEST, SUMS
+from pipeline.errors import MarqueeError
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """An archive on disk, the digests of its content (SHA-256 in hex), its manifest and model-config.yaml."""
+
+    path: Path
+    archive_digest: str
+    weights_digest: str
+    manifest: dict[str, Any]
+    settings: dict[str, Any]
+
+    @cached_property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    @cached_property
+    def crc32c(self) -> str:
+        """As Cloud Storage writes it: base64 of the big-endian value."""
+        import google_crc32c
+
+        checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
+        with open(self.path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                checksum.update(chunk)
+        return base64.b64encode(checksum.digest()).decode()
+
+
+def read_archive(path: Path) -> ArchiveFile:
+    """Raises MarqueeError when the file is missing or was not made by `marquee build`."""
+    try:
+        with zipfile.ZipFile(path) as mar:
+            sums = parse_sums(mar.read(SUMS).decode())
+            manifest = json.loads(mar.read(MANIFEST))
+            settings = yaml.safe_load(mar.read(CONFIG_FILE)) if CONFIG_FILE in mar.namelist() else {}
+    except FileNotFoundError:
+        raise MarqueeError(f"there is no archive at {path}", cure="marquee build") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, yaml.YAMLError) as error:
+        raise MarqueeError(
+            f"{path} is not an archive made by marquee: {error}", cure="marquee build"
+        ) from error
+    return ArchiveFile(path, archive_digest(sums), weights_digest(sums), manifest, settings or {})

@@ -1,0 +1,207 @@
+"""deploy.yaml, a profile and flags become one frozen DeployConfig; every mistake is listed at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import rules
+from pipeline.errors import MarqueeError
+
+LOCAL_PROJECT = "marquee-local"
+_PREBUILT_PREFIX = "vertex-pytorch-"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Autoscaling(_Strict):
+    """Targets that add replicas: percent of CPU, percent of accelerator, requests per minute and replica."""
+
+    cpu: int | None = None
+    accelerator: int | None = None
+    requests: int | None = None
+
+    def targets(self) -> dict[str, int]:
+        return {name: target for name, target in self if target is not None}
+
+
+class Smoke(_Strict):
+    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like."""
+
+    prompt: str = "a red circle"
+    seed: int = Field(default=7, ge=0, lt=2**32)
+    expected: str | None = None
+    seconds: int = Field(default=300, ge=1)
+
+
+class DeployConfig(_Strict):
+    """All that a deployment is. ``container`` is a target's name (vertex-pytorch-gpu-2-4, marquee) or an image URI;
+    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent."""
+
+    cloud: Literal["local", "google"] = "local"
+    project: str = Field(default=LOCAL_PROJECT, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
+    region: str = "us-central1"
+    bucket: str = Field(default="", pattern=r"^$|^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
+    archive: str = ""  # the embedded model's, built when there is none
+    model: str = "marquee"
+    endpoint: str = "marquee"
+    container: str = "vertex-pytorch-gpu-2-4"
+    image: str | None = None
+    machine: str = "n1-standard-8"
+    accelerator: str | None = "NVIDIA_TESLA_T4"
+    accelerator_count: int = 1
+    min_replicas: int = 1
+    max_replicas: int = 1
+    autoscaling: Autoscaling = Autoscaling()
+    spot: bool = False
+    dedicated: bool = True
+    inference_timeout: int | None = None
+    traffic: int = Field(default=100, ge=1, le=100)
+    deployment_timeout: int | None = None
+    service_account: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")
+    labels: dict[str, str] = {}
+    smoke: Smoke = Smoke()
+
+    @property
+    def bucket_name(self) -> str:
+        return self.bucket or f"{self.project}-{self.region}-marquee"
+
+    @property
+    def image_uri(self) -> str:
+        """The serving container's image; a prebuilt target comes from the continent's registry."""
+        if self.image:
+            return self.image
+        if not self.container.startswith(_PREBUILT_PREFIX):
+            return self.container
+        kind, _, version = self.container.removeprefix(_PREBUILT_PREFIX).partition("-")
+        host = self.region.split("-")[0]
+        host = host if host in ("europe", "asia") else "us"
+        return f"{host}-docker.pkg.dev/vertex-ai/prediction/pytorch-{kind}.{version}:latest"
+
+    @property
+    def location(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}"
+
+
+def profiles() -> dict[str, dict[str, Any]]:
+    """The ready profiles by name."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("profiles.yaml").read_text())
+    return found
+
+
+def load_config(
+    file: Path | None, flags: Mapping[str, Any], profile: str | None, today: date
+) -> DeployConfig:
+    """Flags beat the file, the file beats the profile. Raises one MarqueeError that lists every mistake."""
+    values = {**_profile(profile), **_read(file), **{k: v for k, v in flags.items() if v is not None}}
+    config, mistakes = validate(values, today)
+    if mistakes:
+        where = str(file) if file else "the deployment's configuration"
+        count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise MarqueeError(f"{where} has {count}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
+    return config
+
+
+def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list[str]]:
+    """A config and what is wrong with the values; what cannot be read at all stands at its default in it."""
+    try:
+        config, mistakes, unread = DeployConfig.model_validate(values), [], set()
+    except ValidationError as error:
+        mistakes = [_sentence(problem) for problem in error.errors()]
+        unread = {str(problem["loc"][0]) for problem in error.errors()}
+        config = DeployConfig.model_validate({k: v for k, v in values.items() if k not in unread})
+    if config.cloud == "google" and config.project == LOCAL_PROJECT and "project" not in unread:
+        mistakes.append("project: a Google run needs your own project's id; set project")
+    if config.container == "marquee" and not config.image:
+        mistakes.append(
+            "image: container marquee needs the image's URI, such as REGION-docker.pkg.dev/P/R/marquee"
+        )
+    for violation in violations(config, today):
+        if _KEYS.get(violation.field, violation.field) not in unread:
+            mistakes.append(f"{violation.field}: {violation.message} ({violation.cure})")
+    return config, mistakes
+
+
+_KEYS = {
+    "accelerator_type": "accelerator",
+    "machine_type": "machine",
+    "serving_container_image_uri": "container",
+}
+
+
+def violations(config: DeployConfig, today: date) -> list[rules.Violation]:
+    """Every rule of Google's that the configuration breaks, each once."""
+    upload = rules.Upload(
+        display_name=config.model,
+        image_uri=config.image_uri,
+        region=config.region,
+        artifact_uri=f"gs://{config.bucket_name}/marquee/{config.model}",
+        model_id=config.model,
+        deployment_timeout_seconds=config.deployment_timeout,
+        labels=config.labels,
+    )
+    deployment = rules.Deployment(
+        region=config.region,
+        image_uri=config.image_uri,
+        machine_type=config.machine,
+        accelerator_type=config.accelerator,
+        accelerator_count=config.accelerator_count,
+        min_replicas=config.min_replicas,
+        max_replicas=config.max_replicas,
+        dedicated=config.dedicated,
+        autoscaling=config.autoscaling.targets(),
+    )
+    endpoint = rules.check_endpoint_create(
+        config.endpoint, config.endpoint, config.labels, config.dedicated, config.inference_timeout
+    )
+    if config.container == "marquee" and not config.image:
+        upload_problems: list[rules.Violation] = []
+    else:
+        upload_problems = rules.check_upload(upload, today) + rules.check_deploy(deployment, today)
+    return _once(upload_problems + endpoint)
+
+
+def _once(found: Iterable[rules.Violation]) -> list[rules.Violation]:
+    return list({(violation.rule.id, str(violation.value)): violation for violation in found}.values())
+
+
+def _profile(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    known = profiles()
+    if name not in known:
+        raise MarqueeError(f"no profile is called {name!r}", cure=f"one of: {', '.join(known)}")
+    return known[name]
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MarqueeError(
+            f"{file} cannot be read: {error.strerror}", cure="name the file with --config"
+        ) from error
+    except yaml.YAMLError as error:
+        raise MarqueeError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values or {}, dict):
+        raise MarqueeError(f"{file} holds {type(values).__name__}, not keys and values")
+    return values or {}
+
+
+def _sentence(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        from difflib import get_close_matches
+
+        close = get_close_matches(str(problem["loc"][-1]), list(DeployConfig.model_fields), 1)
+        return f"{place}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"

@@ -1,0 +1,171 @@
+"""Google's own clients for one target. The target is the configuration's word; no variable of the environment moves it.
+
+Local: explicit addresses, the local cloud's own certificate authority, anonymous credentials, no proxies from outside.
+Google: Google's addresses and the user's credentials; an environment that leads elsewhere is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import MarqueeError
+
+if TYPE_CHECKING:
+    import httpx
+    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
+    from google.cloud.storage import Client as StorageClient
+
+    from pipeline.cloud.state import Running
+    from pipeline.deploy.config import DeployConfig
+
+# Variables by which a program is led to another cloud (the last two are experimental ones of google-cloud-storage).
+_REDIRECTIONS = ("STORAGE_EMULATOR_HOST", "API_ENDPOINT_OVERRIDE", "API_VERSION_OVERRIDE")
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Clients of one project and region. ``web`` speaks HTTPS to Google's host names with the right credentials."""
+
+    cloud: str
+    project: str
+    region: str
+    storage: StorageClient
+    models: ModelServiceClient
+    endpoints: EndpointServiceClient
+    web: httpx.Client
+
+    @property
+    def location(self) -> str:
+        return f"projects/{self.project}/locations/{self.region}"
+
+    def model_name(self, model_id: str) -> str:
+        return f"{self.location}/models/{model_id}"
+
+    def endpoint_name(self, endpoint_id: str) -> str:
+        return f"{self.location}/endpoints/{endpoint_id}"
+
+
+def target_line(config: DeployConfig) -> str:
+    """The first line of every command that can reach a cloud."""
+    if config.cloud == "local":
+        return "target: the local cloud on this machine; nothing is charged"
+    return f"target: GOOGLE CLOUD, project {config.project}, {config.region}; what runs there is charged"
+
+
+@contextmanager
+def connect(
+    config: DeployConfig, running: Running | None, environ: Mapping[str, str]
+) -> Iterator[Connection]:
+    """Clients for ``config.cloud``. ``running`` is the local cloud of this machine, if one runs."""
+    if config.cloud == "google":
+        refuse_redirection(environ, running)
+        connection = _google(config)
+    else:
+        if running is None:
+            raise MarqueeError("the local cloud is not running", cure="marquee cloud up")
+        connection = _local(config, running)
+    try:
+        yield connection
+    finally:
+        connection.web.close()
+        _close(connection.storage, connection.models.transport, connection.endpoints.transport)
+
+
+def _close(*clients: Any) -> None:
+    for client in clients:
+        client.close()
+
+
+def refuse_redirection(environ: Mapping[str, str], running: Running | None) -> None:
+    """Raises MarqueeError when a variable would lead a Google run to a local cloud or an emulator."""
+    marks = [running.proxy, running.storage, running.ca_file, running.credentials_file] if running else []
+    led = [name for name in _REDIRECTIONS if environ.get(name)]
+    led += [name for name, value in environ.items() if any(mark and mark in value for mark in marks)]
+    if led:
+        names = ", ".join(sorted(set(led)))
+        raise MarqueeError(
+            f"cloud: google was asked for, but the environment leads to a local cloud: {names}",
+            cure=f"unset {names}, or leave `marquee cloud run`",
+        )
+
+
+def _local(config: DeployConfig, running: Running) -> Connection:
+    import ssl
+    from pathlib import Path
+
+    import grpc
+    import httpx
+    from google.auth.credentials import AnonymousCredentials
+    from google.auth.transport.requests import AuthorizedSession, Request
+    from google.cloud import storage
+    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
+
+    root = grpc.ssl_channel_credentials(Path(running.ca_file).read_bytes())
+    # Neither a proxy nor a CA of the environment may stand between this program and its local cloud.
+    channel = grpc.secure_channel(running.vertex_grpc, root, options=[("grpc.enable_http_proxy", 0)])
+    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    session: Any = AuthorizedSession(anonymous, auth_request=Request())  # type: ignore[no-untyped-call]
+    session.trust_env = False
+    return Connection(
+        cloud="local",
+        project=config.project,
+        region=config.region,
+        storage=storage.Client(
+            project=config.project,
+            credentials=anonymous,
+            _http=session,
+            client_options={"api_endpoint": running.storage},
+        ),
+        models=ModelServiceClient(transport=_transport(ModelServiceClient, channel)),
+        endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
+        web=httpx.Client(
+            proxy=running.proxy, verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False
+        ),
+    )
+
+
+def _transport(client: Any, channel: Any) -> Any:
+    """The SDK's default transport, gRPC, over a channel of ours."""
+    return client.get_transport_class("grpc")(channel=channel)
+
+
+def _google(config: DeployConfig) -> Connection:
+    import google.auth
+    import httpx
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.cloud import storage
+    from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
+
+    try:
+        credentials, _ = google.auth.default(scopes=list(_SCOPES))
+    except DefaultCredentialsError as error:
+        raise MarqueeError(
+            "no Google credentials are found on this machine", cure="gcloud auth application-default login"
+        ) from error
+    address = {"api_endpoint": f"{config.region}-aiplatform.googleapis.com"}
+    return Connection(
+        cloud="google",
+        project=config.project,
+        region=config.region,
+        storage=storage.Client(project=config.project, credentials=credentials),
+        models=ModelServiceClient(credentials=credentials, client_options=address),
+        endpoints=EndpointServiceClient(credentials=credentials, client_options=address),
+        web=httpx.Client(auth=_token_auth(credentials)),
+    )
+
+
+def _token_auth(credentials: Any) -> Any:
+    """An httpx hook that puts a fresh access token on each request."""
+    from google.auth.transport.requests import Request
+
+    def authorize(request: httpx.Request) -> httpx.Request:
+        if not credentials.valid:
+            credentials.refresh(Request())
+        request.headers["Authorization"] = f"Bearer {credentials.token}"
+        return request
+
+    return authorize

@@ -1,0 +1,121 @@
+"""Deploy: upload, register, endpoint, rollout, smoke, traffic. Every step finds what an earlier run has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.deploy.answers import explained
+from pipeline.deploy.archive_file import ArchiveFile
+from pipeline.deploy.config import DeployConfig
+from pipeline.deploy.connection import Connection
+from pipeline.deploy.register import register
+from pipeline.deploy.rollout import (
+    ensure_deployed,
+    ensure_endpoint,
+    set_traffic,
+    undeploy,
+    wanted_id,
+    with_share,
+)
+from pipeline.deploy.smoke import Proof, open_endpoint, prove
+from pipeline.deploy.survey import find_endpoint
+from pipeline.deploy.undo import container_lines, undo
+from pipeline.deploy.upload import Uploaded, upload_archive
+from pipeline.errors import MarqueeError
+from pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from google.cloud.aiplatform_v1.types import Model
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What deploy ends with. ``traffic`` maps deployed model ids to percent; ``kept`` serve nothing but still cost."""
+
+    uploaded: Uploaded
+    model: str
+    version: str
+    endpoint: str
+    deployed_model_id: str
+    proof: Proof
+    traffic: dict[str, int]
+    kept: tuple[str, ...]
+
+
+def deploy(
+    connection: Connection, config: DeployConfig, archive: ArchiveFile, progress: Progress
+) -> Deployed:
+    """The whole way. Raises MarqueeError with the container's words, having taken back what it made."""
+    uploaded = upload_archive(connection, archive, config.bucket_name, config.model, progress)
+    version = register(connection, config, archive, uploaded.artifact_uri, progress)
+    try:
+        ensure_endpoint(connection, config, progress)
+        ensure_deployed(connection, config, version, progress)
+        proof = smoke(connection, config, version, archive, progress)
+    except MarqueeError as error:
+        raise _taken_back(connection, config, version, error, progress) from error
+    traffic, kept = move_traffic(connection, config, version, progress)
+    return Deployed(
+        uploaded=uploaded,
+        model=config.model,
+        version=version.version_id,
+        endpoint=config.endpoint,
+        deployed_model_id=proof.deployed_model_id,
+        proof=proof,
+        traffic=traffic,
+        kept=kept,
+    )
+
+
+def smoke(
+    connection: Connection, config: DeployConfig, version: Model, archive: ArchiveFile, progress: Progress
+) -> Proof:
+    """The picture of the new deployed model; see ``pipeline.deploy.smoke``."""
+    with explained("reading the endpoint"):
+        endpoint = find_endpoint(connection, config.endpoint)
+    if endpoint is None:
+        raise MarqueeError(f"endpoint {config.endpoint} has disappeared while it was deployed to")
+    progress.note("asking the new model for its first picture")
+    client = open_endpoint(connection, endpoint)
+    return prove(client, config.smoke, archive, wanted_id(config, version), progress)
+
+
+def move_traffic(
+    connection: Connection, config: DeployConfig, version: Model, progress: Progress
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Give the new model its share. At 100 % it becomes the default version and only its predecessor is kept."""
+    new = wanted_id(config, version)
+    with explained("moving the traffic"):
+        endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(config.endpoint))
+        before = dict(endpoint.traffic_split)
+        after = with_share(before, new, config.traffic)
+        if after != before:
+            set_traffic(connection, config.endpoint, after)
+        if after != {new: 100}:
+            return after, ()
+        if "default" not in version.version_aliases:
+            name = f"{connection.model_name(config.model)}@{version.version_id}"
+            connection.models.merge_version_aliases(name=name, version_aliases=["default"])
+        return after, _retire(connection, config.endpoint, new, progress)
+
+
+def _retire(connection: Connection, endpoint_id: str, new: str, progress: Progress) -> tuple[str, ...]:
+    """Undeploy all but the new model and the one before it, which stays for `marquee rollback`."""
+    endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(endpoint_id))
+    others = sorted((m for m in endpoint.deployed_models if m.id != new), key=lambda model: model.create_time)
+    for model in others[:-1]:
+        undeploy(connection, endpoint_id, model.id, endpoint.traffic_split, progress)
+    return tuple(model.id for model in others[-1:])
+
+
+def _taken_back(
+    connection: Connection, config: DeployConfig, version: Model, error: MarqueeError, progress: Progress
+) -> MarqueeError:
+    deployed_id = wanted_id(config, version)
+    lines = container_lines(connection, config.endpoint, deployed_id)
+    with explained("taking back what was made"):
+        gone = undo(connection, config, version, deployed_id, progress)
+    told = "".join(f"\n  container: {line}" for line in lines)
+    taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
+    return MarqueeError(f"{error}{told}{taken}", cure=error.cure)

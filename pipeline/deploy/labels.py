@@ -1,0 +1,31 @@
+"""How marquee knows its own things again: labels on what it makes, and names that follow from their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+MANAGED = {"managed-by": "marquee"}
+ARCHIVE_LABEL = "marquee-archive"
+WEIGHTS_LABEL = "marquee-weights"
+
+
+def is_ours(labels: Mapping[str, str]) -> bool:
+    return labels.get("managed-by") == "marquee"
+
+
+def short(digest: str) -> str:
+    """A digest as a label: a value takes 63 characters, a SHA-256 in hex has 64."""
+    return digest[:40]
+
+
+def deployed_model_id(version_name: str, hardware: Any) -> str:
+    """Nine digits that follow from what is deployed on what, so that a second try finds the first one's work."""
+    digest = hashlib.sha256(f"{version_name}|{hardware!r}".encode()).hexdigest()
+    return str(10**8 + int(digest, 16) % (9 * 10**8))
+
+
+def folder_of(model_id: str, digest: str) -> str:
+    """Where an archive lies in its bucket: named by its own digest, so equal archives are one object."""
+    return f"marquee/{model_id}/{digest[:16]}"
