@@ -16,7 +16,7 @@ PATIENCE = 4.0
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to look: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair."""
+    """How long: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair."""
 
     rounds: int
     requests: int

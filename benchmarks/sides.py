@@ -33,7 +33,8 @@ class Side:
 @contextmanager
 def torchserve(mar: Path, threads: int) -> Iterator[str]:
     """Real TorchServe on ``mar``, each worker with ``threads`` threads."""
-    from pipeline.serving import ServeOptions, start
+    from pipeline.serving.settings import ServeOptions
+    from pipeline.serving.torchserve import start
 
     options = ServeOptions(threads=threads, environment={"BENCH_THREADS": str(threads)}, warm_up=False)
     server = start(mar, options)
@@ -126,7 +127,7 @@ def peer_process(command: list[str], model: Path, port: int, threads: int) -> It
 
 
 def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
-    """Return when ``url`` has drawn one picture; RuntimeError when it ends or takes longer than ``seconds``."""
+    """Return when ``url`` has drawn one picture; RuntimeError when it ends or is too slow."""
     ask = {"prompt": "a red circle", "num_inference_steps": 2, "guidance_scale": 4.0, "seed": 1}
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

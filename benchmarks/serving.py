@@ -1,0 +1,157 @@
+"""The embedded model served by all: M2 and M3 against each side, the guard and the three plots' points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import load, plots, served, sides, traffic
+from benchmarks.ratio import Ratio
+from benchmarks.served import Effort
+
+PACKAGES: dict[str, Callable[[Path, Path], sides.Side]] = {
+    "litserve==0.2.19": sides.litserve,
+    "bentoml==1.4.39": sides.bentoml,
+    "ray[serve]==2.60.0": sides.ray_serve,
+}
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Findings:
+    """What the served part found, in the order it was found."""
+
+    ratios: list[Ratio] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    latency: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    throughput: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+def compare(model: Path, folder: Path, effort: Effort, tell: Tell) -> tuple[Findings, list[Path]]:
+    """Serve ``model`` by marquee and, one after the other, by each peer, and measure both in turns."""
+    found = Findings()
+    with our_server(model, folder) as ours:
+        our_rate = served.mixed_saturation(ours, effort.requests)
+        _against_tutorial(ours, model, folder, effort, found, tell)
+        _against_batching(ours, our_rate, model, folder, effort, found, tell)
+        for package, side in PACKAGES.items():
+            _against_package(ours, our_rate, package, side, (model, folder), effort, found, tell)
+        tell("5 % poison")
+        guard, failed = served.poison_guard(ours, effort, our_rate)
+        found.ratios.append(guard)
+        found.remarks.append(f"innocent requests that failed beside the poisoned ones: {failed}")
+        found.latency["marquee"] = _latencies(ours, our_rate, effort)
+        found.throughput["marquee"] = _throughputs(ours, effort)
+        joins = load.run_open(ours, traffic.mixed(), 0.8 * our_rate, min(effort.seconds, 6.0))
+    return found, _draw(found, joins)
+
+
+@contextmanager
+def our_server(model: Path, folder: Path) -> Iterator[str]:
+    """marquee's own archive of ``model`` as a user builds it, in real TorchServe."""
+    from pipeline.archive.build import BuildConfig, build
+    from pipeline.progress import Silent
+
+    mar = folder / "marquee" / "model.mar"
+    mar.parent.mkdir(parents=True, exist_ok=True)
+    build(BuildConfig(model=str(model), out=mar), Silent())
+    with sides.torchserve(mar, threads=2) as url:
+        yield url
+
+
+def _against_tutorial(
+    ours: str, model: Path, folder: Path, effort: Effort, found: Findings, tell: Tell
+) -> None:
+    best: tuple[float, int, int] = (0.0, 1, 2)
+    for workers, threads in ((1, 2), (2, 1)):
+        mar = sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
+        with sides.torchserve(mar, threads) as url:
+            answers = load.run_closed(url, traffic.equal(served.STEPS), served.CLIENTS, effort.requests // 2)
+            best = max(best, (load.throughput(answers), workers, threads))
+            tell(f"tutorial, {workers} worker(s) x {threads} thread(s): {load.throughput(answers):.2f}/s")
+    _, workers, threads = best
+    mar = sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
+    name = f"tutorial handler, {workers} x {threads}"
+    with sides.torchserve(mar, threads) as url:
+        _add(found, served.saturated(ours, url, name, effort, 4.0), tell)
+        found.latency["tutorial handler"] = _latencies(url, best[0], effort)
+
+
+def _against_batching(
+    ours: str, our_rate: float, model: Path, folder: Path, effort: Effort, found: Findings, tell: Tell
+) -> None:
+    mar = sides.pack_peer("batching_handler", model, folder, 1, batch=sides.BATCH)
+    with sides.torchserve(mar, threads=2) as url:
+        _all_three(ours, url, "TorchServe batching", our_rate, (None, 4.0, 1.8), effort, found, tell)
+        found.throughput["TorchServe batching"] = _throughputs(url, effort)
+
+
+def _against_package(
+    ours: str,
+    our_rate: float,
+    package: str,
+    make_side: Callable[[Path, Path], sides.Side],
+    places: tuple[Path, Path],
+    effort: Effort,
+    found: Findings,
+    tell: Tell,
+) -> None:
+    model, folder = places
+    python = sides.make_environment(package, folder)
+    if python is None:
+        found.remarks.append(f"{package} does not install here, so it is not measured")
+        return
+    side = make_side(python, model)
+    with side.start() as url:
+        _all_three(ours, url, side.name, our_rate, (1.0, 1.0, 1.0), effort, found, tell)
+
+
+def _all_three(
+    ours: str,
+    url: str,
+    name: str,
+    our_rate: float,
+    goals: tuple[float | None, float | None, float | None],
+    effort: Effort,
+    found: Findings,
+    tell: Tell,
+) -> None:
+    their_rate = served.mixed_saturation(url, effort.requests)
+    _add(found, served.saturated(ours, url, name, effort, goals[0]), tell)
+    _add(found, served.short_median(ours, url, name, effort, their_rate, goals[1]), tell)
+    _add(found, served.goodput(ours, url, name, effort, our_rate, goals[2]), tell)
+    found.latency[name] = _latencies(url, their_rate, effort)
+
+
+def _add(found: Findings, ratio: Ratio, tell: Tell) -> None:
+    found.ratios.append(ratio)
+    tell(f"{ratio.name}, against {ratio.other_side}: {ratio.value:.2f}")
+
+
+def _latencies(url: str, rate: float, effort: Effort) -> list[tuple[float, float]]:
+    """Median seconds at 0.3, 0.6 and 0.9 of ``rate``."""
+    offered = [share * rate for share in (0.3, 0.6, 0.9)]
+    return [
+        (r, load.median_seconds(load.run_open(url, traffic.mixed(), r, effort.seconds / 2))) for r in offered
+    ]
+
+
+def _throughputs(url: str, effort: Effort) -> list[tuple[float, float]]:
+    """Pictures per second of 1, 4 and 16 clients."""
+    counts = (1, 4, 16)
+    requests = effort.requests // 2
+    return [
+        (n, load.throughput(load.run_closed(url, traffic.equal(served.STEPS), n, max(n, requests))))
+        for n in counts
+    ]
+
+
+def _draw(found: Findings, joins: list[load.Answer]) -> list[Path]:
+    folder = Path("docs/benchmarks")
+    pictures = [folder / f"{name}.png" for name in ("latency", "throughput", "timeline")]
+    plots.latency_against_load(found.latency, pictures[0])
+    plots.throughput_against_batch(found.throughput, pictures[1])
+    plots.timeline(joins, pictures[2])
+    return pictures
