@@ -45,7 +45,9 @@ def set_threads(settings: Settings) -> int:
     long (measured). Where the environment is ours, OMP_WAIT_POLICY=PASSIVE helps too; a worker cannot set it
     itself, because TorchServe has imported torch before our code runs.
     """
-    threads = settings.threads if isinstance(settings.threads, int) else max(1, cores() // settings.workers)
+    share = max(1, cores() // settings.workers)
+    # torch starts with OMP_NUM_THREADS: whoever runs several servers on these cores gives each its part so.
+    threads = settings.threads if isinstance(settings.threads, int) else min(share, torch.get_num_threads())
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
