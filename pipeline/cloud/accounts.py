@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cloud.certificates import Certificate, write_secret
+from pipeline.cloud.projects import project_number
 from pipeline.cloud.state import PROJECT, PROJECT_NUMBER
 
 if TYPE_CHECKING:
@@ -21,23 +22,20 @@ TOKEN = {"access_token": "marquee-local-cloud", "expires_in": 3600, "token_type"
 GET_PROJECT = "/google.cloud.resourcemanager.v3.Projects/GetProject"
 
 
-def project_id(name: str) -> str:
-    """Every project exists here; all have the same number."""
-    return PROJECT if name == PROJECT_NUMBER else name
-
-
 def project_resource(name: str) -> dict[str, Any]:
+    """Every project exists here. The only number that leads back to a name is the default project's."""
+    number = project_number(name)
     return {
-        "name": f"projects/{PROJECT_NUMBER}",
-        "projectId": project_id(name),
-        "projectNumber": PROJECT_NUMBER,
+        "name": f"projects/{number}",
+        "projectId": PROJECT if number == PROJECT_NUMBER else name,
+        "projectNumber": number,
         "state": "ACTIVE",
         "lifecycleState": "ACTIVE",
     }
 
 
 def _service(project: str, service: str) -> dict[str, Any]:
-    return {"name": f"projects/{PROJECT_NUMBER}/services/{service}", "state": "ENABLED"}
+    return {"name": f"projects/{project_number(project)}/services/{service}", "state": "ENABLED"}
 
 
 # A boundary of 0x0 tells google-auth that the account may be used from everywhere.
@@ -107,8 +105,8 @@ def start_projects(certificate: Certificate) -> tuple[grpc.Server, int]:
     from google.cloud.resourcemanager_v3.types import GetProjectRequest, Project
 
     def get_project(request: GetProjectRequest, context: grpc.ServicerContext) -> Project:
-        name = project_id(request.name.removeprefix("projects/"))
-        return Project(name=f"projects/{PROJECT_NUMBER}", project_id=name, state=Project.State.ACTIVE)
+        project = project_resource(request.name.removeprefix("projects/"))
+        return Project(name=project["name"], project_id=project["projectId"], state=Project.State.ACTIVE)
 
     service, method = GET_PROJECT[1:].split("/")
     handler = grpc.unary_unary_rpc_method_handler(

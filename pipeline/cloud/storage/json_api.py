@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.cloud.projects import project_number
 from pipeline.cloud.storage.downloads import content_response
 from pipeline.cloud.storage.errors import StorageError, invalid
 from pipeline.cloud.storage.exchange import Request, Response, json_response
@@ -23,7 +24,14 @@ POLICY = "iamPolicy"  # where a bucket's settings keep its policy
 def list_buckets(service: Service, request: Request) -> Response:
     after = decode_token(request.query["pageToken"]) if request.query.get("pageToken") else ""
     prefix, limit = request.query.get("prefix", ""), page_size(request.query)
-    buckets = [b for b in service.store.buckets() if b.name > after and b.name.startswith(prefix)]
+    number = project_number(_project(request))
+    buckets = [
+        bucket
+        for bucket in service.store.buckets()
+        if bucket.name > after
+        and bucket.name.startswith(prefix)
+        and bucket.settings.get("projectNumber") == number
+    ]
     answer: dict[str, object] = {
         "kind": "storage#buckets",
         "items": [bucket_resource(bucket, request.base_url) for bucket in buckets[:limit]],
@@ -36,10 +44,8 @@ def list_buckets(service: Service, request: Request) -> Response:
 def insert_bucket(service: Service, request: Request) -> Response:
     resource = request.json()
     name = str(resource.get("name", ""))
-    if not request.query.get("project"):
-        raise StorageError(400, "required", "Required parameter: project")
     service.refuse_if_asked(name)
-    bucket = service.store.create_bucket(name, bucket_settings(resource))
+    bucket = service.store.create_bucket(name, bucket_settings(resource, _project(request)))
     return json_response(bucket_resource(bucket, request.base_url))
 
 
@@ -172,6 +178,12 @@ def _copied(
     settings = object_settings(request.json()) or stored.settings
     copied = service.store.copy(stored, target(*destination, settings), Preconditions.of(request.query))
     return object_resource(copied, request.base_url)
+
+
+def _project(request: Request) -> str:
+    if not request.query.get("project"):
+        raise StorageError(400, "required", "Required parameter: project")
+    return request.query["project"]
 
 
 def _generation(request: Request) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.cloud.state import PROJECT_NUMBER
+from pipeline.cloud.projects import project_number
 from pipeline.cloud.storage.draft import Checksums
 from pipeline.cloud.storage.errors import not_emulated
 from pipeline.cloud.storage.records import Bucket, StoredObject
@@ -50,7 +50,6 @@ def bucket_resource(bucket: Bucket, base_url: str) -> dict[str, Any]:
         "id": bucket.name,
         "name": bucket.name,
         "selfLink": f"{base_url}/storage/v1/b/{bucket.name}",
-        "projectNumber": PROJECT_NUMBER,
         "metageneration": str(bucket.metageneration),
         "etag": f"CA{bucket.metageneration}=",
         "timeCreated": bucket.created,
@@ -58,12 +57,13 @@ def bucket_resource(bucket: Bucket, base_url: str) -> dict[str, Any]:
     }
 
 
-def bucket_settings(resource: dict[str, Any]) -> dict[str, Any]:
+def bucket_settings(resource: dict[str, Any], project: str) -> dict[str, Any]:
     """What a new bucket keeps of the resource sent, with Google's defaults filled in."""
     refuse_bucket_features(resource)
     settings = {**BUCKET_DEFAULTS, **bucket_changes(resource)}
     settings["location"] = str(settings["location"]).upper()
     settings["locationType"] = "multi-region" if settings["location"] in MULTI_REGIONS else "region"
+    settings["projectNumber"] = project_number(project)
     return settings
 
 

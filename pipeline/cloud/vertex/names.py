@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
 
-from pipeline.cloud.state import PROJECT, PROJECT_NUMBER
+from pipeline.cloud.projects import project_number
 from pipeline.cloud.vertex.failures import invalid
 
 _LOCATION = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)")
@@ -30,15 +29,6 @@ class ModelName:
 
     def at(self, version: str) -> str:
         return f"{self.resource}@{version}"
-
-
-def project_number(project: str) -> str:
-    """The number of a project: given names keep theirs from run to run."""
-    if project.isdigit():
-        return project
-    if project == PROJECT:
-        return PROJECT_NUMBER
-    return str(10**11 + int(hashlib.sha256(project.encode()).hexdigest(), 16) % (9 * 10**11))
 
 
 def read_location(name: str) -> str:

@@ -23,9 +23,10 @@ from google.protobuf import json_format
 
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.faults import FaultBook
+from pipeline.cloud.projects import project_number
 from pipeline.cloud.vertex.calls import bare
 from pipeline.cloud.vertex.failures import ServiceFailure, not_found
-from pipeline.cloud.vertex.names import new_number, project_number
+from pipeline.cloud.vertex.names import new_number
 from pipeline.cloud.vertex.records import Records
 
 _KIND = "operation"
