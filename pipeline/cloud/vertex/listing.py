@@ -14,7 +14,7 @@ from pipeline.cloud.vertex.failures import invalid
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<word>\(|\)|AND\b|OR\b|NOT\b|-(?=\w))|(?P<field>[\w.\-]+)\s*(?P<operator>!=|<=|>=|=|<|>|:)\s*"
-    r'(?P<value>"[^"]*"|[^\s()]+))'
+    r'(?P<value>"[^"]*"|[^\s()"=<>!]+))'
 )
 _DEFAULT_PAGE = 100
 Test = Callable[[dict[str, Any]], bool]

@@ -20,6 +20,7 @@ from pipeline.cloud.vertex.transcode import find_route, read_request, write_json
 
 DEDICATED_DOMAIN = ".prediction.vertexai.goog"
 _TLS_HANDSHAKE = b"\x16"  # the first byte of every TLS connection, of no HTTP request
+_POLL_SECONDS = 0.05  # how long stop() waits for the accepting thread to notice
 _RAW_METHODS = {"PredictionService.RawPredict", "PredictionService.StreamRawPredict"}
 
 
@@ -43,7 +44,9 @@ class RestServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Exchange)
         self.listening = listening
         self.port: int = self.server_address[1]
-        self._thread = threading.Thread(target=self.serve_forever, name=f"rest-{self.port}", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_SECONDS,), name=f"rest-{self.port}", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

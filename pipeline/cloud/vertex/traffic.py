@@ -10,7 +10,7 @@ from pipeline.cloud.vertex.containers import Container
 
 
 class TrafficSplitter:
-    """Smooth weighted round-robin: of any hundred requests in a row each model gets exactly its percentage."""
+    """Smooth weighted round-robin: of a hundred requests in a row each model gets its percentage."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,0 +1,108 @@
+"""A container for the control plane's tests: a real HTTP server that does what each instance tells it to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pipeline.cloud.vertex.containers import ContainerSpec, NeverReady
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers ``{"predictions": [...]}``: each instance back, with the archive's content and the replica's folder.
+
+    ``{"status": N}`` answers that status, ``{"bytes": N}`` that many, ``{"seconds": N}`` late, ``{"cut": 1}`` not.
+    """
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *_: Any) -> None:
+        """Tests read answers, not logs."""
+
+    def do_POST(self) -> None:
+        received = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append((self.path, self.headers["Content-Type"], received))
+        instances = json.loads(received)["instances"]
+        first = instances[0] if isinstance(instances[0], dict) else {}
+        time.sleep(first.get("seconds", 0))
+        if first.get("cut"):
+            self.close_connection = True
+            return
+        body = json.dumps({"predictions": [self._predict(instance) for instance in instances]}).encode()
+        if "body" in first:
+            body = first["body"].encode()
+        self.send_response(int(first.get("status", 200)))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _predict(self, instance: Any) -> Any:
+        if isinstance(instance, dict) and "bytes" in instance:
+            return "x" * int(instance["bytes"])
+        return {"instance": instance, "archive": self.server.archive, "replica": self.server.replica}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+@dataclass
+class StubContainer:
+    spec: ContainerSpec
+    server: Any
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    @property
+    def requests(self) -> list[tuple[str, str, bytes]]:
+        return list(self.server.requests)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@dataclass
+class StubContainers:
+    """Starts stubs, remembers them, and can be told to hold starts back or to let them fail."""
+
+    started: list[StubContainer] = field(default_factory=list)
+    running: list[StubContainer] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    most: int = 100
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def start(self, spec: ContainerSpec, stop: threading.Event) -> StubContainer:
+        while not self.gate.wait(0.02):
+            if stop.is_set():
+                raise NeverReady(["given up"])
+        content = spec.archive.read_text()
+        if content.startswith("broken") or len(self.running) == self.most:
+            raise NeverReady(
+                ["ModuleNotFoundError: No module named 'diffusers'"], spec.folder / "model_log.log"
+            )
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.archive, server.replica, server.requests = content, spec.folder.name, []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        container = _Tracked(spec, server, self)
+        self.started.append(container)
+        self.running.append(container)
+        return container
+
+
+@dataclass
+class _Tracked(StubContainer):
+    owner: StubContainers
+
+    def stop(self) -> None:
+        super().stop()
+        self.owner.running.remove(self)
