@@ -16,24 +16,10 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    from pipeline.shapes.schedule import Schedule
+
 EMPTY_PROMPTS = 0.1  # share of prompts left empty, for classifier-free guidance
 _AVERAGE = 0.998  # decay of the averaged weights, a step
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: warm up, hold ``rate``, fall to a hundredth of it over the last ``fall`` steps."""
-
-    steps: int
-    fall: int
-    batch: int = 64
-    rate: float = 1.5e-3
-    warm_up: int = 200
-
-    def factor(self, step: int) -> float:
-        """The learning rate at a step over ``rate``."""
-        left = (self.steps - step) / max(1, self.fall)
-        return max(0.01, min(1.0, (step + 1) / self.warm_up, left))
 
 
 @dataclass
