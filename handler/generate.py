@@ -45,9 +45,7 @@ class Generator:
         try:
             return self._draw(jobs, started)
         except torch.cuda.OutOfMemoryError:
-            logger.warning(
-                "out of memory with %d pictures of %dx%d", len(jobs), jobs[0].width, jobs[0].height
-            )
+            logger.warning("no memory for %d pictures of %dx%d", len(jobs), jobs[0].width, jobs[0].height)
         except DRAWING_ERRORS:
             logger.exception("drawing %d pictures failed", len(jobs))
             return [FAILED] * len(jobs)

@@ -27,9 +27,13 @@ Item = Union[Job, Describe]
 
 @dataclass(frozen=True)
 class Request:
-    """A request that can be served: one item per instance, in the caller's order."""
+    """A request that can be served: one item per instance, in the caller's order.
+
+    ``bare`` requests are answered with their only prediction, outside {"predictions": [...]}.
+    """
 
     items: tuple[Item, ...]
+    bare: bool = False
 
 
 def parse_row(row: Any, settings: Settings, draw_seed: Callable[[], int]) -> Request | Refusal:
@@ -41,7 +45,7 @@ def parse_row(row: Any, settings: Settings, draw_seed: Callable[[], int]) -> Req
     if isinstance(row, Mapping) and not ({"instances", "parameters"} & row.keys()):
         body = row.get("body", row.get("data"))
     if body is None or (isinstance(body, (Mapping, bytes, bytearray, str)) and not body):
-        return _refuse_body(body, NO_BODY)
+        return _refuse_body(None, NO_BODY)
     return parse_body(body, settings, draw_seed)
 
 

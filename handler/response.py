@@ -12,7 +12,7 @@ from typing import Any
 from handler.encode import encode
 from handler.job import Failure, Job, Outcome, Picture
 from handler.problem import Problem, Refusal, error_body
-from handler.request import Describe, Item
+from handler.request import Describe, Item, Request
 
 MAX_EXACT = 2**53
 
@@ -31,24 +31,24 @@ def refuse(refusal: Refusal) -> Reply:
 
 
 def reply(
-    items: Sequence[Item], outcomes: Sequence[Outcome], description: Mapping[str, Any], max_bytes: int
+    request: Request, outcomes: Sequence[Outcome], description: Mapping[str, Any], max_bytes: int
 ) -> Reply:
     """The reply to one request: a prediction per instance, or one error.
 
-    ``outcomes`` has one entry per Job among the items, in order.
+    ``outcomes`` has one entry per Job among the request's items, in order.
     """
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:
-        return refuse(_failed(items, outcomes, failures[0]))
+        return refuse(_failed(request.items, outcomes, failures[0]))
     drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
     predictions = [
         dict(description) if isinstance(item, Describe) else _predict(item, next(drawn), description)
-        for item in items
+        for item in request.items
     ]
-    text = to_json({"predictions": predictions})
-    return (
-        Reply(200, text) if len(text) <= max_bytes else refuse(_too_large(predictions, len(text), max_bytes))
-    )
+    text = to_json(predictions[0] if request.bare else {"predictions": predictions})
+    if len(text) > max_bytes:
+        return refuse(_too_large(predictions, len(text), max_bytes))
+    return Reply(200, text)
 
 
 def to_json(value: Any) -> str:

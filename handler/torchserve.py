@@ -134,7 +134,7 @@ class Door:
             return DRAINING
         # GET /models/model?customized=true comes as a batch of one with this header (ts BaseHandler.handle).
         if str(context.get_request_header(index, "describe")).lower() == "true":
-            return Request((Describe(),))
+            return Request((Describe(),), bare=True)
         return self._parse(row)
 
     def _parse(self, row: Any) -> Request | Refusal:
@@ -156,7 +156,7 @@ class Door:
         if isinstance(request, Refusal):
             return refuse(request)
         try:
-            return reply(request.items, outcomes, self._description, self._settings.limits.max_response_bytes)
+            return reply(request, outcomes, self._description, self._settings.limits.max_response_bytes)
         except Exception:
             logger.exception("replying to a request failed")
             return refuse(INTERNAL)
@@ -178,10 +178,12 @@ def _are_instances(rows: Sequence[Any], context: Any) -> bool:
     """
     if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
         return True
-    texts = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
-    return any(
-        isinstance(text, (str, bool)) or (isinstance(text, Mapping) and "prompt" in text) for text in texts
-    )
+    fields = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
+    return any(isinstance(field, (str, bool)) or _has_prompt(field) for field in fields)
+
+
+def _has_prompt(value: Any) -> bool:
+    return isinstance(value, Mapping) and "prompt" in value
 
 
 def _in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
