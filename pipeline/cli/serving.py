@@ -12,6 +12,7 @@ import typer
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
+    from pipeline.serving.demo import Demo
     from pipeline.serving.server import RunningServer
     from pipeline.serving.settings import ServeOptions
 
@@ -158,3 +159,26 @@ def _output_paths(output: Path, count: int) -> list[Path]:
 
 def demo() -> None:
     """Build, serve, draw eight pictures, check what they show, write out/demo.png and stop."""
+    from pipeline.archive.build import repository_root
+    from pipeline.cli.console import LiveProgress
+    from pipeline.serving.demo import run_demo
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    done = run_demo(repository_root(), LiveProgress())
+    _print_timeline(done)
+    if not done.right:
+        wrong = [
+            f"{shot.caption} (seed {shot.seed}): {shot.verdict}" for shot in done.shots if not shot.right
+        ]
+        raise MarqueeError("\n".join([f"{len(wrong)} of {len(done.shots)} pictures are wrong", *wrong]))
+    print(f"all {len(done.shots)} pictures are right; they are in {done.sheet}")
+
+
+def _print_timeline(done: Demo) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("at", "took", "step")
+    for moment in done.moments:
+        table.add_row(f"{moment.began:.2f} s", f"{moment.took:.2f} s", moment.label)
+    Console().print(table)

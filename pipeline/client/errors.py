@@ -46,9 +46,8 @@ class InvalidRequest(PredictionError):
     """The server refused the request as wrong, with the list of all its mistakes."""
 
     def __init__(self, message: str, problems: tuple[Problem, ...] = ()) -> None:
-        super().__init__(
-            "\n".join([message, *(f"  - {problem.message}" for problem in problems)]), status=400
-        )
+        many = [f"{len(problems)} problems with the request", *(f"  - {one.message}" for one in problems)]
+        super().__init__("\n".join(many) if len(problems) > 1 else message, status=400)
         self.problems = problems
 
 
