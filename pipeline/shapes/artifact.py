@@ -55,7 +55,7 @@ def _save_half(network: ModelMixin, folder: Path) -> None:
 
 
 def _save_text_encoder(network: CLIPTextModel, folder: Path) -> None:
-    """transformers 5 drops the prefix ``text_model.`` on saving; with it, 4.57 and 5 both find the weights."""
+    """transformers 5 drops the prefix ``text_model.`` on saving; with it, 4.57 and 5 find the weights."""
     from safetensors.torch import save_file
 
     network.config.architectures = ["CLIPTextModel"]

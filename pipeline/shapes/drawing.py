@@ -37,7 +37,7 @@ def _regular(x: float, y: float, radii: list[float], turn: float) -> list[tuple[
 
 
 def outline(shape: str, place: Placement) -> list[tuple[float, float]]:
-    """Corners of a shape; all four cover a like area at the same radius. Raises KeyError for an unknown shape."""
+    """Corners of a shape; all cover a like area at the same radius. Raises KeyError for an unknown shape."""
     x, y, r = place.x, place.y, place.radius
     up = -math.pi / 2
     corners = {

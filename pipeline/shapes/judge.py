@@ -1,4 +1,4 @@
-"""Naming what a picture shows: two colours by masks, the shape by overlap with the ideal ones; nothing learned."""
+"""Naming what a picture shows: colours by masks, the shape by overlap with the ideal ones."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _nearest_colours(pixels: Pixels) -> NDArray[np.intp]:
 
 
 def _cover(pixels: Pixels, labels: NDArray[np.intp], foreground: int, background: int) -> Pixels:
-    """How much of each pixel is foreground, 0 to 1: its place on the line between the two colours as drawn."""
+    """How much of each pixel is foreground, 0 to 1: its place between the two colours as drawn."""
     import numpy as np
 
     back = np.median(pixels[labels == background], axis=0)
@@ -79,7 +79,7 @@ def _cover(pixels: Pixels, labels: NDArray[np.intp], foreground: int, background
 
 
 def _best_overlap(cover: Pixels, shape: str) -> float:
-    """The best soft intersection over union over sizes and places near the ones that the mask's area and mass give."""
+    """The best soft intersection over union, over sizes and places near those of the mask."""
     import numpy as np
 
     area = float(cover.sum())

@@ -13,7 +13,7 @@ TEXT_WIDTH = 64
 
 
 def make_autoencoder() -> AutoencoderKL:
-    """3 x 64 x 64 pixels to 4 x 8 x 8 latents; few norm groups, as instance norm over plain areas makes blots."""
+    """3 x 64 x 64 pixels to 4 x 8 x 8 latents; few norm groups, as many make blots in plain areas."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

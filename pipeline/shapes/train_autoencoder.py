@@ -42,7 +42,7 @@ def train_both(vae: AutoencoderKL, pictures: Pictures, schedule: Schedule, repor
 
 
 def train_decoder(vae: AutoencoderKL, pictures: Pictures, schedule: Schedule, report: Report) -> None:
-    """Train the decoder alone on latents with some noise: what the UNet makes is never quite what pictures give."""
+    """Train the decoder alone, on latents with some noise: the UNet's are never quite those of pictures."""
     import torch
 
     spread = _LATENT_NOISE / vae.config.scaling_factor

@@ -54,7 +54,7 @@ def cache_latents(vae: AutoencoderKL, pictures: Pictures, tokenizer: CLIPTokeniz
 
 
 def _timesteps(count: int) -> torch.Tensor:
-    """Spread evenly over a batch; half of them drawn towards the noisy end, where the prompt decides the picture."""
+    """Spread evenly over a batch; half of them towards the noisy end, where the prompt decides."""
     import torch
 
     even = (torch.arange(count) + torch.rand(count)) / count

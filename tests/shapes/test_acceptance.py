@@ -1,4 +1,4 @@
-"""The model's promise: all 224 prompts with fixed seeds, at the steps and guidance the archive has as defaults."""
+"""The model's promise: all 224 prompts with fixed seeds, at the archive's default steps and guidance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pipeline.shapes.known_right import DEMO, KNOWN_RIGHT
+
 from pipeline.shapes.palette import all_captions
 from pipeline.shapes.scores import Asked, Scores, draw_all, score
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+
 from pipeline.shapes.drawing import CENTRE, draw, random_placement
 from pipeline.shapes.judge import Verdict, judge
 from pipeline.shapes.palette import SHAPES, Caption, all_captions, parse_caption

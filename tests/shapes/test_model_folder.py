@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pipeline.shapes import networks
-from pipeline.shapes.palette import all_captions
 from safetensors import safe_open
 from transformers import CLIPTokenizer
+
+from pipeline.shapes import networks
+from pipeline.shapes.palette import all_captions
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "model_artifacts/shapes"
@@ -79,7 +80,7 @@ def test_the_index_names_the_plain_pipeline_without_a_safety_checker() -> None:
 
 def test_the_scheduler_is_stable_diffusion_1_5s() -> None:
     stored = read("scheduler/scheduler_config.json")
-    published = {  # huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5, scheduler/scheduler_config.json
+    published = {  # huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5, scheduler folder
         "_class_name": "PNDMScheduler",
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",

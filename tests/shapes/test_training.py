@@ -1,4 +1,4 @@
-"""The training script on a plan of a few steps: it runs to the end, goes on where it stopped, and writes the folder."""
+"""The training script on a plan of a few steps: it ends, goes on where it stopped, and writes the folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+
 from pipeline.shapes import networks
 from pipeline.shapes.schedule import Schedule
 from pipeline.shapes.train import Plan, train
