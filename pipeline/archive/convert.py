@@ -16,11 +16,10 @@ def convert_folder(folder: Path) -> list[Path]:
     holds anything but tensors.
     """
     made = []
-    for component, stem in (WEIGHT_STEMS | SAFETY_STEMS).items():
+    for component in WEIGHT_STEMS | SAFETY_STEMS:
         for source in sorted((folder / component).glob("*.bin")):
             # transformers calls its pickle pytorch_model.bin and its safetensors model.safetensors.
-            name = source.name if stem in source.name else source.name.replace("pytorch_model", stem)
-            target = source.with_name(name).with_suffix(".safetensors")
+            target = source.with_name(source.name.removeprefix("pytorch_")).with_suffix(".safetensors")
             if not target.exists():
                 _convert(source, target)
                 made.append(target)

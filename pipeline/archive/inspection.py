@@ -26,6 +26,7 @@ from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
 MAX_TEXT_BYTES = 8 << 20
+MAX_YAML_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
 NEEDED = (MANIFEST, SUMS, HANDLER_FILE, CONFIG_FILE, f"{MODEL_FOLDER}/model_index.json")
 PICKLE_PROTOCOLS = range(2, 6)
 ZIP_MAGIC = b"PK\x03\x04"  # what torch.save writes
@@ -94,7 +95,7 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
         path=path,
         size=path.stat().st_size,
         files=tuple(
-            InspectedFile(member.filename, member.file_size, digests[member.filename])
+            InspectedFile(printable(member.filename), member.file_size, digests[member.filename])
             for member in sorted(members, key=lambda entry: entry.filename)
         ),
         archive_digest=archive_digest(covered),
@@ -117,9 +118,11 @@ def _read_member(
                 sha256.update(chunk)
                 progress.advance(len(chunk))
     except zipfile.BadZipFile:  # the CRC; the sums say so too, unless the file is not listed there
-        problems.append(f"{member.filename} is damaged: its CRC does not match")
+        problems.append(f"{printable(member.filename)} is damaged: its CRC does not match")
     if _is_pickle(member.filename, first):
-        problems.append(f"{member.filename} is a pickle by its content, which can run any code when loaded")
+        problems.append(
+            f"{printable(member.filename)} is a pickle by its content, which can run any code when loaded"
+        )
     return sha256.hexdigest(), problems
 
 
@@ -144,7 +147,7 @@ def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
         elif name not in expected:
             yield f"{printable(name)} is not listed in {SUMS}"
         elif digests[name] != expected[name]:
-            yield f"{name} has changed: SHA-256 {digests[name][:16]}..., {SUMS} says {expected[name][:16]}..."
+            yield f"{printable(name)} has changed: SHA-256 {digests[name][:16]}..., {SUMS} says {expected[name][:16]}..."
 
 
 class Texts:
@@ -179,6 +182,8 @@ class Texts:
 
         text = self.read(name)
         try:
+            if text.count("[") + text.count("{") > MAX_YAML_BRACKETS:
+                raise ValueError("it has too many brackets")
             if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
                 raise ValueError("it uses aliases")
             found = yaml.safe_load(text)

@@ -1,0 +1,214 @@
+"""`marquee inspect` against archives that are damaged or made to do harm."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import marquee
+
+from pipeline.archive.build import BuildConfig, build
+from pipeline.archive.digests import sums_text
+from pipeline.archive.inspection import inspect_archive
+from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
+
+UNET = "model/unet/diffusion_pytorch_model.safetensors"
+Content = dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def archive(saved_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("inspected") / "model.mar"
+    return build(BuildConfig(str(saved_pipeline), out), Silent()).path
+
+
+def read(archive: Path) -> Content:
+    with zipfile.ZipFile(archive) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def write(path: Path, content: Content, *, fix_sums: bool = False) -> Path:
+    import hashlib
+
+    if fix_sums:
+        sums = {
+            name: hashlib.sha256(data).hexdigest() for name, data in content.items() if "SUMS" not in name
+        }
+        content = content | {"MAR-INF/SHA256SUMS": sums_text(sums)}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+    return path
+
+
+def problems(path: Path) -> str:
+    return "\n".join(inspect_archive(path, Silent()).problems)
+
+
+def test_a_good_archive_has_no_problems(archive: Path) -> None:
+    found = inspect_archive(archive, Silent())
+    assert found.problems == ()
+    assert len(found.files) == len(read(archive))
+    assert found.settings["marquee"]["limits"]["max_instances"] == 16
+
+
+@pytest.mark.parametrize("name", [UNET, "handler/job.py", "model-config.yaml", "MAR-INF/MANIFEST.json"])
+def test_a_flipped_byte_is_named(archive: Path, tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(archive) as file:
+        info = file.getinfo(name)
+        at = info.header_offset + 30 + len(name) + info.file_size // 2
+    raw = bytearray(archive.read_bytes())
+    raw[at] ^= 1
+    (tmp_path / "model.mar").write_bytes(raw)
+    done = marquee("inspect", tmp_path / "model.mar")
+    assert done.returncode == 1
+    assert f"error: {name} has changed" in done.stderr
+    assert "refused" in done.stdout
+
+
+def test_every_flipped_byte_of_the_structure_is_noticed(archive: Path, tmp_path: Path) -> None:
+    """Headers and the directory carry no CRC; a flip there must not pass either, nor end in a traceback."""
+    with zipfile.ZipFile(archive) as file:
+        entries = [info.header_offset for info in file.infolist()[:2]]
+        directory = file.start_dir
+    # Byte 4 to 13 of a local header and versions and dates in the directory change nothing that is read.
+    places = [entry + at for entry in entries for at in (0, 26, 28, 30)]
+    places += [directory + at for at in (0, 10, 16, 20, 24, 28, 42, 46)]
+    whole = archive.read_bytes()
+    for at in places:
+        raw = bytearray(whole)
+        raw[at] ^= 1
+        (tmp_path / "model.mar").write_bytes(raw)
+        try:
+            assert problems(tmp_path / "model.mar"), f"byte {at}"
+        except MarqueeError as error:
+            assert "no complete archive" in str(error)
+
+
+def test_missing_extra_and_duplicate_files_are_named(archive: Path, tmp_path: Path) -> None:
+    content = read(archive)
+    del content["handler/job.py"]
+    content["handler/extra.py"] = b"print('hello')"
+    found = problems(write(tmp_path / "model.mar", content))
+    assert "handler/job.py is listed in MAR-INF/SHA256SUMS but missing" in found
+    assert "handler/extra.py is not listed in MAR-INF/SHA256SUMS" in found
+    with zipfile.ZipFile(tmp_path / "model.mar", "a") as file, pytest.warns(UserWarning, match="Duplicate"):
+        file.writestr("handler/extra.py", b"print('bye')")
+    assert "handler/extra.py is in it 2 times" in problems(tmp_path / "model.mar")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.py", "model/../../evil.py", "/etc/evil", "C:/evil", "a\\..\\evil", "model//x", "./x", "a/."],
+)
+def test_a_path_that_escapes_is_named(archive: Path, tmp_path: Path, name: str) -> None:
+    entry = zipfile.ZipInfo("placeholder")
+    entry.filename = entry.orig_filename = name
+    path = write(tmp_path / "model.mar", read(archive))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(entry, b"x")
+    assert name in problems(path)
+
+
+def test_a_symlink_is_named(archive: Path, tmp_path: Path) -> None:
+    entry = zipfile.ZipInfo("model/link")
+    entry.external_attr = 0o120777 << 16
+    path = write(tmp_path / "model.mar", read(archive))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(entry, b"/etc/passwd")
+    assert "model/link is not a plain file (mode 120777)" in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("model/unet/diffusion_pytorch_model.bin", b"anything"),
+        ("model/vae/weights.CKPT", b"anything"),
+        ("model/unet/notes.txt", b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94."),
+        ("model/unet/notes.json", b"PK\x03\x04 a torch.save file"),
+        (UNET, b"\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01u."),
+    ],
+)
+def test_pickle_is_found_by_name_and_by_content(
+    archive: Path, tmp_path: Path, name: str, data: bytes
+) -> None:
+    path = write(tmp_path / "model.mar", read(archive) | {name: data}, fix_sums=True)
+    found = problems(path)
+    assert f"{name} is a pickle" in found
+    assert len(found.splitlines()) == 1
+
+
+def test_a_safetensors_header_that_looks_like_a_pickle_passes(archive: Path, tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(0x0280)
+    data = len(header).to_bytes(8, "little") + header + b"x"
+    assert data.startswith(b"\x80\x02")
+    assert problems(write(tmp_path / "model.mar", read(archive) | {UNET: data}, fix_sums=True)) == ""
+
+
+def test_a_compressed_bomb_is_refused_unread(archive: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.mar", read(archive))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/bomb.json", bytes(50 << 20))
+    found = inspect_archive(path, Silent())
+    assert "model/bomb.json is compressed" in "\n".join(found.problems)
+    assert found.files == ()
+
+
+def test_what_hides_between_members_is_found(archive: Path, tmp_path: Path) -> None:
+    """A reader of the stream, as TorchServe is, would unpack an entry that the directory does not list."""
+    path = write(tmp_path / "model.mar", read(archive))
+    raw = path.read_bytes()
+    hidden = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0, 1, 1, 4, 0) + b"evilx"
+    path.write_bytes(hidden + raw)  # zipfile forgives what stands in front
+    assert "belong to no file" in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(b"a: &x [1]\nb: *x\n", "aliases"), (b"[" * 100_000, "not plain YAML"), (b"\xff", "not readable text")],
+)
+def test_hostile_yaml_is_refused(archive: Path, tmp_path: Path, text: bytes, reason: str) -> None:
+    path = write(tmp_path / "model.mar", read(archive) | {"model-config.yaml": text}, fix_sums=True)
+    assert reason in problems(path)
+
+
+def test_names_cannot_write_to_the_terminal(archive: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.mar", read(archive) | {"model/\x1b[2Jx": b"x"})
+    done = marquee("inspect", path)
+    assert done.returncode == 1
+    assert "\\x1b[2Jx is not listed" in done.stderr
+    assert "\x1b[2J" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda raw: raw[:-10], lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"no zip at all"],
+)
+def test_a_truncated_archive_is_one_clear_line(
+    archive: Path, tmp_path: Path, spoil: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "model.mar").write_bytes(spoil(archive.read_bytes()))
+    with pytest.raises(MarqueeError, match=r"model\.mar is no complete archive"):
+        inspect_archive(tmp_path / "model.mar", Silent())
+
+
+def test_json_names_the_problems(archive: Path, tmp_path: Path) -> None:
+    content = read(archive)
+    del content["model/model_index.json"]
+    done = marquee("inspect", write(tmp_path / "model.mar", content), "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert not found["ok"]
+    assert "model/model_index.json is missing" in found["problems"]
+
+
+def test_a_missing_archive_says_what_makes_it(tmp_path: Path) -> None:
+    done = marquee("inspect", tmp_path / "model.mar")
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert "marquee build" in done.stderr
