@@ -18,6 +18,7 @@ from pipeline.cloud.state import PROJECT, PROJECT_NUMBER
 if TYPE_CHECKING:
     import grpc
 
+POLL = 0.05  # seconds; how soon the server notices that it is to stop
 TOKEN = {"access_token": "marquee-local-cloud", "expires_in": 3600, "token_type": "Bearer"}
 GET_PROJECT = "/google.cloud.resourcemanager.v3.Projects/GetProject"
 
@@ -86,7 +87,7 @@ class AccountsServer(ThreadingHTTPServer):
 
     def __init__(self, certificate: Certificate, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        threading.Thread(target=self.serve_forever, name="accounts", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(POLL,), name="accounts", daemon=True).start()
         self._grpc, self.grpc_port = start_projects(certificate)
 
     @property

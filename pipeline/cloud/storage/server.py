@@ -46,6 +46,7 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("DELETE", "/upload" + BUCKET + "/o", upload_api.cancel_upload),
 ]
 COMPILED = [(method, re.compile(pattern), function) for method, pattern, function in ROUTES]
+POLL = 0.05  # seconds; how soon a server notices that it is to stop
 CUSTOMER_KEY = "x-goog-encryption-key"
 
 
@@ -153,7 +154,7 @@ class StorageServer(ThreadingHTTPServer):
     def __init__(self, store: ObjectStore, faults: FaultBook, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.service = Service(store, ResumableUploads(store), PartUploads(store), faults)
-        self._thread = threading.Thread(target=self.serve_forever, name="storage", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(POLL,), name="storage", daemon=True)
         self._thread.start()
 
     @property
