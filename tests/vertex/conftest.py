@@ -19,7 +19,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 def cloud(tmp_path: Path, certificate: Certificate) -> Iterator[LocalVertex]:
-    """A running cloud whose clock runs a hundred times as fast; gs://models/shapes and /letters hold archives."""
+    """A running cloud with a clock a hundred times as fast; gs://models/NAME holds three archives."""
     cloud = LocalVertex(tmp_path, certificate, Clock(speed=100))
     cloud.put("shapes/model.mar", b"shapes")
     cloud.put("letters/model.mar", b"letters")

@@ -13,9 +13,10 @@ from pipeline.cloud.vertex.containers import ContainerSpec, NeverReady
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers ``{"predictions": [...]}``: each instance back, with the archive's content and the replica's folder.
+    """Answers each instance back, with the archive's content and the replica's folder.
 
-    ``{"status": N}`` answers that status, ``{"bytes": N}`` that many, ``{"seconds": N}`` late, ``{"cut": 1}`` not.
+    The first instance can ask for more: ``status`` and ``body``, so many ``bytes``, ``seconds`` to wait, or to
+    ``cut`` the connection.
     """
 
     protocol_version = "HTTP/1.1"
@@ -49,6 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that gave up waiting is what some tests are about."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Deploying: what is checked, what runs afterwards, what a failure leaves behind, what may be deleted when."""
+"""Deploying: what is checked, what runs afterwards, what a failure leaves, what may be deleted when."""
 
 from __future__ import annotations
 

@@ -102,7 +102,11 @@ class DeploymentService:
         deployed.model, deployed.model_version_id = model.name, model.version_id
         deployed.display_name = task.title
         deployed.create_time = self._clock.now()
-        self._deployments.deploy(task.plan["endpoint"], deployed, model, task.stop)
+        try:
+            self._deployments.deploy(task.plan["endpoint"], deployed, model, task.stop)
+        except ServiceFailure:
+            task.check()  # a container that was told to give up did not fail
+            raise
         if task.stop.is_set():
             self._deployments.undeploy(deployed.id)
         task.check()

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-# google/rpc/code.proto names the HTTP status of each code.
+# google/rpc/code.proto names the HTTP status of each code; of codes that share one, the likeliest comes first.
 HTTP_STATUS: Mapping[str, int] = {
     "OK": 200,
     "INVALID_ARGUMENT": 400,
@@ -21,8 +21,8 @@ HTTP_STATUS: Mapping[str, int] = {
     "ABORTED": 409,
     "RESOURCE_EXHAUSTED": 429,
     "CANCELLED": 499,
-    "UNKNOWN": 500,
     "INTERNAL": 500,
+    "UNKNOWN": 500,
     "DATA_LOSS": 500,
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qs, unquote
 
 from google.protobuf import json_format
 
@@ -33,13 +33,15 @@ def read_request(method: Method, route: Route, match: re.Match[str], query: str,
     document = _read_json(body) if route.body else {}
     if route.body not in ("", "*"):
         document = {route.body: document}
-    for key, value in parse_qsl(query, keep_blank_values=True):
+    message = method.request()
+    fields = bare(message).DESCRIPTOR.fields_by_camelcase_name
+    for key, values in parse_qs(query, keep_blank_values=True).items():
         name = key.lstrip("$")
         if name.partition(";")[0] not in _SYSTEM_PARAMETERS:
-            _put(document, name.split("."), value)
+            repeated = name in fields and fields[name].is_repeated
+            _put(document, name.split("."), values if repeated else values[-1])
     for name, value in zip(route.fields, match.groups(), strict=True):
         _put(document, name.split("."), value)
-    message = method.request()
     try:
         json_format.ParseDict(document, bare(message))
     except json_format.ParseError as error:
@@ -57,13 +59,10 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _put(document: dict[str, Any], path: list[str], value: str) -> None:
+def _put(document: dict[str, Any], path: list[str], value: str | list[str]) -> None:
     for name in path[:-1]:
         document = document.setdefault(name, {})
-    if path[-1] in document and isinstance(document[path[-1]], list):
-        document[path[-1]].append(value)
-    else:
-        document[path[-1]] = value
+    document[path[-1]] = value
 
 
 def write_json(message: Any, enums_as_ints: bool) -> bytes:
