@@ -28,7 +28,7 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 @dataclass(frozen=True)
 class Connection:
-    """Clients of one project and region. ``web`` speaks HTTPS to Google's host names with the right credentials."""
+    """Clients of one project and region. ``web`` posts predictions, on a shared endpoint to ``predict_host``."""
 
     cloud: str
     project: str
@@ -37,6 +37,7 @@ class Connection:
     models: ModelServiceClient
     endpoints: EndpointServiceClient
     web: httpx.Client
+    predict_host: str
 
     @property
     def location(self) -> str:
@@ -104,6 +105,8 @@ def _local(config: DeployConfig, running: Running) -> Connection:
     from google.cloud import storage
     from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
 
+    from pipeline.cloud.state import port_of
+
     root = grpc.ssl_channel_credentials(Path(running.ca_file).read_bytes())
     # Neither a proxy nor a CA of the environment may stand between this program and its local cloud.
     channel = grpc.secure_channel(running.vertex_grpc, root, options=[("grpc.enable_http_proxy", 0)])
@@ -122,9 +125,8 @@ def _local(config: DeployConfig, running: Running) -> Connection:
         ),
         models=ModelServiceClient(transport=_transport(ModelServiceClient, channel)),
         endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
-        web=httpx.Client(
-            proxy=running.proxy, verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False
-        ),
+        web=httpx.Client(verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False),
+        predict_host=f"localhost:{port_of(running.vertex_rest)}",
     )
 
 
@@ -146,7 +148,8 @@ def _google(config: DeployConfig) -> Connection:
         raise MarqueeError(
             "no Google credentials are found on this machine", cure="gcloud auth application-default login"
         ) from error
-    address = {"api_endpoint": f"{config.region}-aiplatform.googleapis.com"}
+    host = f"{config.region}-aiplatform.googleapis.com"
+    address = {"api_endpoint": host}
     return Connection(
         cloud="google",
         project=config.project,
@@ -155,6 +158,7 @@ def _google(config: DeployConfig) -> Connection:
         models=ModelServiceClient(credentials=credentials, client_options=address),
         endpoints=EndpointServiceClient(credentials=credentials, client_options=address),
         web=httpx.Client(auth=_token_auth(credentials)),
+        predict_host=host,
     )
 
 

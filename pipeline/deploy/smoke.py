@@ -42,9 +42,8 @@ def open_endpoint(
     connection: Connection, endpoint: Endpoint, patience: Patience = PATIENCE
 ) -> VertexEndpoint:
     """A client of an endpoint at its dedicated name, or the region's shared one."""
-    host = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
-    shared = f"{connection.region}-aiplatform.googleapis.com"
-    return VertexEndpoint(connection.web, host or shared, endpoint.name, patience)
+    dedicated = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
+    return VertexEndpoint(connection.web, dedicated or connection.predict_host, endpoint.name, patience)
 
 
 def prove(
