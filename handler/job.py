@@ -41,11 +41,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no picture: an HTTP status, a stable code in snake_case and a sentence for the caller."""
+    """Why there is no picture: an HTTP status, a stable code in snake_case and a sentence for the caller.
+
+    ``retry_after_seconds`` goes with 429: when it is worth asking again.
+    """
 
     status: int
     code: str
     message: str
+    retry_after_seconds: int | None = None
 
 
 Outcome = Union[Picture, Failure]

@@ -6,6 +6,7 @@ finished, ``cancel`` frees a place at once. One thread uses an engine; nothing h
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from handler.engine.pace import Pace
 from handler.engine.prompts import PromptEncoder
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
 from handler.engine.samplers import Samplers
-from handler.engine.ticket import LiveImage, Prompts, Refusal, Size, Ticket
+from handler.engine.ticket import LiveImage, Prompts, Size, Ticket
 from handler.engine.waiting import Waiting, WaitingLine
 from handler.job import Failure, Job, Outcome, Picture
 
@@ -78,12 +79,12 @@ class Engine:
 
     # What a caller does
 
-    def submit(self, job: Job) -> Ticket | Refusal:
-        """Takes the job into the queue, or refuses it when the queue is full."""
+    def submit(self, job: Job) -> Ticket | Failure:
+        """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full."""
         # A job in the queue while places are free has only not been stepped yet.
         if len(self._waiting) >= self.options.max_queue + self.options.max_live - len(self._live):
             self.metrics.count("refused")
-            return Refusal(OVERLOADED, self._retry_after_seconds())
+            return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
         ticket = Ticket(next(self._numbers))
         self._waiting.join(ticket, job, self._clock())
         return ticket

@@ -47,10 +47,8 @@ class MemoryPlan:
 
     def places(self, pixels: int) -> int:
         """Images of one size that fit together, at least one."""
-        count = 1
-        while self.fits(count * pixels, pixels):
-            count += 1
-        return count
+        decoding = int(self.footprint.decode_bytes * pixels)
+        return max(1, (self.budget_bytes - decoding) // max(1, self.footprint.image_bytes(pixels)))
 
     def decode_slice(self, pixels: int, live: int) -> int:
         """Pictures that may be decoded in one call beside ``live`` images of their size, at least one."""

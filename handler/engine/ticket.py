@@ -1,11 +1,11 @@
-"""What the engine hands out and keeps: tickets, refusals and the images that are being drawn."""
+"""What the engine hands out and keeps: tickets, and the images that are being drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from handler.job import Failure, Job
+from handler.job import Job
 
 if TYPE_CHECKING:
     import torch
@@ -17,13 +17,6 @@ class Ticket(NamedTuple):
     """The engine's name for one submitted job; numbers grow with age."""
 
     number: int
-
-
-class Refusal(NamedTuple):
-    """A job that was not taken: what to tell the caller and after how many whole seconds to come back."""
-
-    failure: Failure
-    retry_after_seconds: int
 
 
 class Size(NamedTuple):

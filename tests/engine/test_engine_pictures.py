@@ -26,7 +26,9 @@ Oracle = list[tuple[Job, torch.Tensor]]
 def test_alone_is_the_plain_pipeline_to_the_bit(
     scheduler: str, guidance_scale: float, pipeline: StableDiffusionPipeline, model: Model, plan: MemoryPlan
 ) -> None:
-    job = make_job("a cat", scheduler=scheduler, guidance_scale=guidance_scale, num_inference_steps=7, width=96)
+    job = make_job(
+        "a cat", scheduler=scheduler, guidance_scale=guidance_scale, num_inference_steps=7, width=96
+    )
     [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
     assert torch.equal(pixels(outcome), draw_plainly(pipeline, job))
 
@@ -39,7 +41,9 @@ def test_in_company_every_job_gets_its_own_picture(
     outcomes = draw(engine, [job for job, _ in oracle])
     engine.close()
     wrong = [
-        job for (job, wanted), got in zip(oracle, outcomes) if not nearly_equal(pixels(got), wanted)
+        job
+        for (job, wanted), got in zip(oracle, outcomes, strict=False)
+        if not nearly_equal(pixels(got), wanted)
     ]
     assert wrong == []
 
@@ -84,7 +88,11 @@ def test_strict_pictures_are_the_same_bits_in_any_company(
     for order in range(3):
         random.Random(order).shuffle(chosen)
         outcomes = draw(Engine(model, options, plan), chosen)
-        assert [job for job, got in zip(chosen, outcomes) if not torch.equal(pixels(got), alone[job])] == []
+        assert [
+            job
+            for job, got in zip(chosen, outcomes, strict=False)
+            if not torch.equal(pixels(got), alone[job])
+        ] == []
 
 
 def test_a_repeated_prompt_is_encoded_once_and_changes_nothing(

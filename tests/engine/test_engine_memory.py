@@ -1,0 +1,125 @@
+"""Memory: planned from measured bytes, and running out costs nobody a picture that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from driving import draw, nearly_equal, pixels, reason, submit
+from tiny import make_job
+
+from handler.engine.engine import Engine
+from handler.engine.footprint import measure_footprint, peak_bytes
+from handler.engine.memory import Footprint, MemoryPlan
+from handler.engine.options import EngineOptions
+from handler.job import Job
+from handler.model import Model
+
+Oracle = list[tuple[Job, torch.Tensor]]
+
+
+@contextmanager
+def short_of_memory(module: torch.nn.Module, fits: Callable[[int], bool]) -> Iterator[list[int]]:
+    """The module runs out of memory for row counts that do not fit; yields the counts asked for."""
+    asked: list[int] = []
+
+    def check(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        asked.append(len(inputs[0]))
+        if not fits(len(inputs[0])):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+
+    hook = module.register_forward_pre_hook(check)
+    try:
+        yield asked
+    finally:
+        hook.remove()
+
+
+def test_running_out_shrinks_the_calls_and_loses_nobody(
+    model: Model, plan: MemoryPlan, oracle: Oracle
+) -> None:
+    chosen = [
+        pair for pair in oracle if pair[0].guidance_scale > 1 and pair[0].width == pair[0].height == 64
+    ][:6]
+    engine = Engine(model, EngineOptions(max_live=6), plan)
+    with short_of_memory(model.unet, lambda rows: rows <= 4) as asked:
+        outcomes = draw(engine, [job for job, _ in chosen])
+    assert all(nearly_equal(pixels(got), wanted) for (_, wanted), got in zip(chosen, outcomes, strict=False))
+    assert asked[:2] == [12, 6]
+    assert max(asked[2:]) <= 4, "what did not fit once is not tried again"
+
+
+def test_a_moment_without_memory_is_waited_out(model: Model, plan: MemoryPlan, oracle: Oracle) -> None:
+    job, wanted = oracle[0]
+    counts = iter(range(100))
+    with short_of_memory(model.unet, lambda _: next(counts) not in (1, 2)):
+        [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
+    assert torch.equal(pixels(outcome), wanted)
+
+
+def test_an_image_that_never_fits_fails_alone(model: Model, plan: MemoryPlan, oracle: Oracle) -> None:
+    small, wanted = next((job, picture) for job, picture in oracle if (job.width, job.height) == (64, 64))
+    big = make_job(width=128, height=128, guidance_scale=1.0)
+    engine = Engine(model, EngineOptions(), plan)
+
+    def check(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[-1] == 16:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+
+    hook = model.unet.register_forward_pre_hook(check)
+    outcomes = draw(engine, [big, small])
+    hook.remove()
+    assert reason(outcomes[0]) == "out_of_memory"
+    assert nearly_equal(pixels(outcomes[1]), wanted)
+
+
+def test_decoding_without_memory_is_sliced(model: Model, plan: MemoryPlan) -> None:
+    jobs = [make_job(seed=seed, num_inference_steps=1, scheduler="DDIM") for seed in range(4)]
+    with short_of_memory(model.vae.decoder, lambda rows: rows == 1) as asked:
+        outcomes = draw(Engine(model, EngineOptions(), plan), jobs)
+    assert len({pixels(outcome).sum().item() for outcome in outcomes}) == 4
+    assert asked == [4, 2, 1, 1, 1, 1]
+
+
+def test_a_text_that_does_not_fit_fails_alone(model: Model, plan: MemoryPlan) -> None:
+    with short_of_memory(model.text_encoder, lambda _: False):
+        [outcome] = draw(Engine(model, EngineOptions(), plan), [make_job("never seen")])
+    assert reason(outcome) == "out_of_memory"
+
+
+def test_the_plan_bounds_admission_over_all_sizes(model: Model) -> None:
+    footprint = Footprint(unet_row_bytes=10, decode_bytes=20, state_bytes=5)  # 25 bytes a pixel live
+    plan = MemoryPlan(budget_bytes=3 * 25 * 64 * 64 + 20 * 64 * 64, footprint=footprint)
+    assert plan.places(64 * 64) == 3
+    assert plan.places(32 * 32) == 14
+    assert plan.places(640 * 640) == 1, "one is always tried"
+    assert plan.decode_slice(64 * 64, live=3) == 1
+    assert plan.decode_slice(64 * 64, live=0) == 4
+    engine = Engine(model, EngineOptions(max_live=8), plan)
+    submit(engine, make_job(width=128, guidance_scale=1.0))
+    submit(engine, make_job())
+    submit(engine, make_job())
+    engine.step()
+    assert engine.live_count == 2
+
+
+def test_peak_counts_what_lives_together(model: Model) -> None:
+    block = torch.zeros(1000)  # 4000 bytes, there before
+
+    def call() -> torch.Tensor:
+        first = block + 1
+        second = first * 2
+        del first
+        third = second * 2
+        return third.view(10, 100)
+
+    assert peak_bytes(call, torch.device("cpu")) == 8000
+
+
+def test_footprint_is_per_pixel(model: Model) -> None:
+    small = measure_footprint(model, 64, 64, history_columns=10)
+    large = measure_footprint(model, 256, 256, history_columns=10)
+    assert 0.5 < large.unet_row_bytes / small.unet_row_bytes < 1.5
+    assert 0.9 < large.decode_bytes / small.decode_bytes < 1.1
+    assert small.state_bytes == 10 * 4 * 4 / 64  # columns of 4 fp32 channels, one latent for 64 pixels

@@ -1,0 +1,62 @@
+"""The vectorised samplers against diffusers' schedulers, latent by latent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import PNDMScheduler
+from tiny import SCHEDULE, make_job
+
+from handler.engine.linear import Courses, LinearSampler, is_linear
+from handler.engine.sampler import SchedulerSampler
+from handler.engine.samplers import FreshSchedulers
+from handler.engine.ticket import Size
+from handler.schedulers import SCHEDULERS, make_scheduler
+
+SIZE = Size(8, 8)
+
+
+def guess(latents: torch.Tensor, salt: int) -> torch.Tensor:
+    """A prediction that depends on the latents without being linear in them."""
+    return torch.sin(latents * (1 + salt % 3) + salt)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
+def test_all_rows_at_once_equal_each_scheduler_alone(steps: int, prediction_type: str) -> None:
+    make = FreshSchedulers(PNDMScheduler.from_config({**SCHEDULE, "prediction_type": prediction_type}))
+    cpu = torch.device("cpu")
+    jobs = [
+        make_job(scheduler=name, seed=seed, num_inference_steps=steps) for seed, name in enumerate(SCHEDULERS)
+    ]
+    together = LinearSampler(Courses(make), (len(jobs), 4, SIZE), cpu, torch.float32)
+    states = [together.join(job)[1] for job in jobs]
+    alone = [SchedulerSampler(make, 4, SIZE, cpu, torch.float32) for _ in jobs]
+    oracles = [sampler.join(job) for sampler, job in zip(alone, jobs, strict=False)]
+    for position in range(steps + 1):
+        going = [i for i, (course, _) in enumerate(oracles) if position < len(course.timesteps)]
+        if not going:
+            break
+        inputs = together.inputs([states[i] for i in going])
+        wanted = torch.cat([alone[i].inputs([oracles[i][1]]) for i in going])
+        # The same predictions for both, or a wild enough model would grow the last bits into differences.
+        predictions = guess(wanted, position)
+        together.advance([states[i] for i in going], predictions)
+        for row, i in enumerate(going):
+            name, (_, oracle) = jobs[i].scheduler, oracles[i]
+            assert near(inputs[row], wanted[row]), f"{name}'s input at step {position} of {steps}"
+            assert alone[i].advance([oracle], predictions[row : row + 1]) == [None]
+            assert near(together.latent(states[i]), oracle.latent), f"{name} at step {position} of {steps}"
+
+
+def near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool((one - other).abs().max() <= 5e-6 * other.abs().max())
+
+
+def test_clipping_samplers_are_known_not_to_be_linear() -> None:
+    template = PNDMScheduler.from_config(SCHEDULE)
+    assert all(is_linear(make_scheduler(name, template)) for name in SCHEDULERS)
+    clipping = PNDMScheduler.from_config({**SCHEDULE, "clip_sample": True})
+    assert not is_linear(make_scheduler("DDIM", clipping))
+    thresholding = PNDMScheduler.from_config({**SCHEDULE, "thresholding": True})
+    assert not is_linear(make_scheduler("DPM++ 2M", thresholding))
