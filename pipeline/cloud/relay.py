@@ -17,8 +17,11 @@ async def relay(
 ) -> None:
     """Connect to ``upstream``, send it ``first``, then pass bytes both ways until both sides have ended."""
     far_reader, far_writer = await asyncio.open_connection(*upstream, limit=BLOCK)
-    far_writer.write(first)
-    await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+    try:
+        far_writer.write(first)
+        await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+    finally:
+        await _close(far_writer)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,7 +33,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write_eof()
         else:
             writer.close()
-    except (ConnectionError, OSError):
+    except OSError:
         # A reset on one side (an upload that is cut) has to be a reset on the other.
         writer.transport.abort()
 
@@ -41,14 +44,18 @@ def guarded(serve: Serve) -> Serve:
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
-        except (ConnectionError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, OSError):
-                await writer.wait_closed()
+            await _close(writer)
 
     return connection
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def tls_front(certificate: Certificate, upstream: tuple[str, int], port: int = 0) -> asyncio.Server:
