@@ -6,8 +6,7 @@ import ast
 import importlib.util
 from pathlib import Path
 
-from pipeline.archive.layout import HANDLER_FILE, HANDLER_PACKAGE, Member
-from pipeline.archive.safetensors_files import file_member
+from pipeline.archive.layout import HANDLER_FILE, HANDLER_PACKAGE, Member, file_member
 from pipeline.errors import MarqueeError
 
 SHIPPED_SUFFIXES = (".py", ".json", ".yaml")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.archive.layout import read_blocks
 from pipeline.archive.selection import select_files
 from pipeline.errors import MarqueeError
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 # Repositories that tutorials name and the hub no longer has; same files elsewhere (checked 2026-11-21).
 MOVED = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
+SHA256_CHARACTERS = 64
+
 
 def is_hub_id(name: str) -> bool:
     """Whether a name has the hub's form, owner/name."""
@@ -26,36 +30,85 @@ def is_hub_id(name: str) -> bool:
 
 
 def fetch_model(config: BuildConfig, progress: Progress) -> Path:
-    """Download what is needed of ``config.model`` at its revision; returns the folder in the hub's cache.
+    """Download what is needed of ``config.model`` at its revision; returns the folder it lies in.
 
     Raises MarqueeError for a repository, revision or network that is not there.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.constants import HF_HOME
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     repository = config.model
     try:
         info = _repository_info(repository, config.revision)
         sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
-
-        def download(name: str) -> Path:
-            return Path(hf_hub_download(repository, name, revision=info.sha, tqdm_class=_bar_class(progress)))
+        folder = Path(HF_HOME, "marquee", repository.replace("/", "--"), str(info.sha))
 
         def read_json(name: str) -> Any:
-            return json.loads(download(name).read_text(encoding="utf-8"))
+            _download(f"{repository}@{info.sha}", name, folder, Silent())
+            return json.loads((folder / name).read_text(encoding="utf-8"))
 
         selection = select_files(sizes.keys(), read_json, config.dtype, safety_checker=config.safety_checker)
         _refuse(repository, selection.problems, selection.has_only_pickles)
         progress.start(f"downloading {repository}", sum(sizes[name] for name in selection.files))
-        folders = [download(name) for name in selection.files]
-        return folders[0].parent
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        for name in selection.files:
+            _download(f"{repository}@{info.sha}", name, folder, progress)
+        return folder
+    except (HTTPError, OSError) as error:
         raise MarqueeError(
             f"{repository} could not be downloaded: {_first_line(error)}",
             cure="run the same command again: what has arrived is kept",
         ) from error
     finally:
         progress.finish()
+
+
+def _download(commit: str, name: str, folder: Path, progress: Progress) -> None:
+    """One file of "owner/name@commit", continued where an earlier run stopped and checked by its digest.
+
+    The hub library's own cache begins a file anew in every process (its pull request 4228), which for
+    gigabytes is no resuming; its parts below the cache are used instead.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    target = folder / name
+    if target.is_file():
+        progress.advance(target.stat().st_size)
+        return
+    repository, _, revision = commit.partition("@")
+    url = hf_hub_url(repository, name, revision=revision)
+    metadata = get_hf_file_metadata(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.part")
+    with partial.open("ab") as file:
+        arrived = file.tell()
+        progress.advance(arrived)
+        http_get(
+            url,
+            file,
+            resume_size=arrived,
+            expected_size=metadata.size,
+            headers=build_hf_headers(),
+            tqdm_class=_bar_class(progress),
+        )
+    _check_digest(partial, metadata.etag)
+    partial.replace(target)
+
+
+def _check_digest(path: Path, etag: str | None) -> None:
+    """The hub's tag of a large file is its SHA-256; what does not match is thrown away."""
+    if etag is None or len(etag) != SHA256_CHARACTERS:
+        return
+    sha256 = hashlib.sha256()
+    for block in read_blocks(path, 0, path.stat().st_size):
+        sha256.update(block)
+    if (found := sha256.hexdigest()) != etag:
+        path.unlink()
+        raise MarqueeError(
+            f"{path.name.removesuffix('.part')} arrived with SHA-256 {found}; the hub says {etag}",
+            cure="run the same command again: the file is downloaded anew",
+        )
 
 
 def _repository_info(repository: str, revision: str | None) -> ModelInfo:
@@ -96,9 +149,8 @@ def _bar_class(progress: Progress) -> type[Any]:
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
-        def __init__(self, *_arguments: Any, **options: Any) -> None:
+        def __init__(self, *_arguments: Any, **_options: Any) -> None:
             super().__init__(disable=True)
-            progress.advance(int(options.get("initial") or 0))
 
         def update(self, n: float | None = 1) -> None:
             progress.advance(int(n or 0))

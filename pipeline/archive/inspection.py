@@ -147,7 +147,7 @@ def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
         elif name not in expected:
             yield f"{printable(name)} is not listed in {SUMS}"
         elif digests[name] != expected[name]:
-            yield f"{printable(name)} has changed: SHA-256 {digests[name][:16]}..., {SUMS} says {expected[name][:16]}..."
+            yield f"{printable(name)} has changed: SHA-256 {digests[name]}, not {expected[name]}"
 
 
 class Texts:

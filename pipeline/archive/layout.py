@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SUMS = "MAR-INF/SHA256SUMS"
@@ -33,3 +34,20 @@ class Member:
 def bytes_member(path: str, content: bytes) -> Member:
     """A member that is already in memory."""
     return Member(path, len(content), lambda: iter((content,)))
+
+
+def file_member(path: str, source: Path) -> Member:
+    """A file packed as it is."""
+    return Member(path, source.stat().st_size, lambda: read_blocks(source, 0, source.stat().st_size))
+
+
+def read_blocks(path: Path, start: int, size: int) -> Iterator[bytes]:
+    """``size`` bytes of a file from ``start``, a few megabytes at a time; fewer where the file is shorter."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0:
+            block = file.read(min(COPY_BYTES, size))
+            if not block:
+                return
+            size -= len(block)
+            yield block

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.archive.layout import MODEL_FOLDER, Member, bytes_member
+from pipeline.archive.layout import MODEL_FOLDER, Member, bytes_member, file_member
 from pipeline.archive.safetensors_files import (
     NotSafetensors,
     Rewrite,
     StoredTensor,
     TensorFile,
     cast_to,
-    file_member,
     keep,
     read_tensor_file,
     rewritten_member,

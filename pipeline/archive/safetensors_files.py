@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.archive.layout import COPY_BYTES, Member
+from pipeline.archive.layout import Member, read_blocks
 from pipeline.errors import MarqueeError
 
 DTYPE_BYTES = {
@@ -101,11 +101,6 @@ def _tensors(header: dict[str, Any], data_start: int) -> Iterator[StoredTensor]:
         yield StoredTensor(name, dtype, shape, data_start + start, end - start)
 
 
-def file_member(path: str, source: Path) -> Member:
-    """A file packed as it is."""
-    return Member(path, source.stat().st_size, lambda: _blocks(source, 0, source.stat().st_size))
-
-
 def rewritten_member(path: str, file: TensorFile, rewrites: list[Rewrite]) -> Member:
     """The file with its tensors renamed and cast; memory stays at a few blocks however large they are."""
     header = _header(rewrites)
@@ -134,20 +129,9 @@ def _header(rewrites: list[Rewrite]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _blocks(path: Path, start: int, size: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while size > 0:
-            block = file.read(min(COPY_BYTES, size))
-            if not block:
-                return
-            size -= len(block)
-            yield block
-
-
 def _cast(path: Path, rewrite: Rewrite) -> Iterator[bytes]:
     source = rewrite.source
-    blocks = _blocks(path, source.start, source.size)
+    blocks = read_blocks(path, source.start, source.size)
     if rewrite.dtype == source.dtype:
         yield from blocks
         return
