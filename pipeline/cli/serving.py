@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def predict(
         "picture.jpg"
     ),
     url: Annotated[str, typer.Option(help="The server.")] = DEFAULT_URL,
+    endpoint: Annotated[str | None, typer.Option(help="Ask this Vertex AI endpoint instead.")] = None,
+    config: ConfigOption = None,
+    cloud: CloudOption = None,
     seed: Annotated[str | None, typer.Option(help="The same seed draws the same picture.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
@@ -112,6 +116,7 @@ def predict(
 ) -> None:
     """Ask a running server for pictures; several prompts become picture-1.jpg, picture-2.jpg, ..."""
     from pipeline.client import Client
+    from pipeline.deploy.smoke import find_client
 
     fields = {
         "seed": seed,
@@ -125,8 +130,13 @@ def predict(
         "quality": quality,
     }
     paths = _output_paths(output, len(prompts))
-    with Client(url) as client:
-        predictions = client.predict(prompts, _given(fields))
+    if endpoint is None:
+        with Client(url) as client:
+            predictions = client.predict(prompts, _given(fields))
+    else:
+        asked = Asked(config, cloud, settings=[f"endpoint={endpoint}"])
+        with connected(asked) as (wanted, connection):
+            predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
     for prediction, path in zip(predictions, paths, strict=True):
         prediction.save(path)
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"

@@ -18,8 +18,7 @@ from pipeline.deploy.rollout import (
     wanted_id,
     with_share,
 )
-from pipeline.deploy.smoke import Proof, open_endpoint, prove
-from pipeline.deploy.survey import find_endpoint
+from pipeline.deploy.smoke import Proof, find_client, prove
 from pipeline.deploy.undo import container_lines, undo
 from pipeline.deploy.upload import Uploaded, upload_archive
 from pipeline.errors import MarqueeError
@@ -72,12 +71,8 @@ def smoke(
     connection: Connection, config: DeployConfig, version: Model, archive: ArchiveFile, progress: Progress
 ) -> Proof:
     """The picture of the new deployed model; see ``pipeline.deploy.smoke``."""
-    with explained("reading the endpoint"):
-        endpoint = find_endpoint(connection, config.endpoint)
-    if endpoint is None:
-        raise MarqueeError(f"endpoint {config.endpoint} has disappeared while it was deployed to")
     progress.note("asking the new model for its first picture")
-    client = open_endpoint(connection, endpoint)
+    client = find_client(connection, config.endpoint)
     return prove(client, config.smoke, archive, wanted_id(config, version), progress)
 
 

@@ -13,9 +13,11 @@ from pipeline.client.predictions import Prediction, parse_predictions
 from pipeline.client.request_body import request_body, sent_seeds
 from pipeline.client.retries import Patience, with_retries
 from pipeline.client.vertex import PATIENCE, Reply, VertexEndpoint
+from pipeline.deploy.answers import explained
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import Smoke
 from pipeline.deploy.connection import Connection
+from pipeline.deploy.survey import find_endpoint
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -44,6 +46,17 @@ def open_endpoint(
     """A client of an endpoint at its dedicated name, or the region's shared one."""
     dedicated = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
     return VertexEndpoint(connection.web, dedicated or connection.predict_host, endpoint.name, patience)
+
+
+def find_client(connection: Connection, endpoint_id: str, patience: Patience = PATIENCE) -> VertexEndpoint:
+    """A client of the endpoint of this name; raises MarqueeError when there is none."""
+    with explained("looking for the endpoint"):
+        endpoint = find_endpoint(connection, endpoint_id)
+    if endpoint is None:
+        raise MarqueeError(
+            f"there is no endpoint {endpoint_id} in {connection.region}", cure="marquee status"
+        )
+    return open_endpoint(connection, endpoint, patience)
 
 
 def prove(
