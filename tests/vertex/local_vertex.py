@@ -12,6 +12,7 @@ from pipeline.cloud.certificates import Certificate
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.faults import Fault, FaultBook, parse_fault
 from pipeline.cloud.storage.objects import ObjectStore, target
+from pipeline.cloud.vertex.containers import StartContainer
 from pipeline.cloud.vertex.server import VertexServers, start_vertex
 
 LOCATION = "projects/marquee-local/locations/us-central1"
@@ -29,6 +30,7 @@ class LocalVertex:
     clock: Clock
     containers: StubContainers = field(default_factory=StubContainers)
     servers: VertexServers | None = None
+    start_container: StartContainer | None = None
 
     def __post_init__(self) -> None:
         self.store = ObjectStore(self.folder / "storage")
@@ -53,7 +55,7 @@ class LocalVertex:
             self.certificate,
             self.faults,
             self.clock,
-            start_container=self.containers.start,
+            start_container=self.start_container or self.containers.start,
         )
         return self.servers
 

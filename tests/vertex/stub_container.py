@@ -15,7 +15,7 @@ from pipeline.cloud.vertex.containers import ContainerSpec, NeverReady
 class _Handler(BaseHTTPRequestHandler):
     """Answers each instance back, with the archive's content and the replica's folder.
 
-    The first instance can ask for more: ``status`` and ``body``, so many ``bytes``, ``seconds`` to wait, or to
+    The first instance can ask for more: ``status`` and ``body``, ``bytes``, ``seconds`` to wait, or to
     ``cut`` the connection.
     """
 

@@ -1,4 +1,4 @@
-"""Long-running operations: pending, found again by another client, awaited, cancelled, and alive after a restart."""
+"""Long-running operations: pending, found by another client, awaited, cancelled, alive after a restart."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-# google/rpc/code.proto names the HTTP status of each code; of codes that share one, the likeliest comes first.
+# google/rpc/code.proto names the HTTP status of each code; of codes that share one the likeliest is first.
 HTTP_STATUS: Mapping[str, int] = {
     "OK": 200,
     "INVALID_ARGUMENT": 400,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.errors import MarqueeError
@@ -22,9 +24,10 @@ _OWN_IMAGE_CAP = (
 
 @dataclass(frozen=True)
 class TorchServeContainer:
-    """A running TorchServe that the cloud holds by its URL."""
+    """A running TorchServe that the cloud holds by its URL. ``link`` is the short name of its folder."""
 
     server: RunningServer
+    link: Path
 
     @property
     def url(self) -> str:
@@ -32,31 +35,46 @@ class TorchServeContainer:
 
     def stop(self) -> None:
         self.server.stop()
+        _unlink(self.link)
 
 
 def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
     """Start TorchServe; ready means a READY worker, of which the prebuilt container's /ping knows nothing.
 
-    Raises NeverReady, all processes ended, also when ``stop`` is set meanwhile.
+    Raises NeverReady, with all processes ended, also when ``stop`` is set meanwhile.
     """
+    link = _link(spec.folder)
     try:
-        server = launch(spec.archive, _options(spec))
+        server = launch(spec.archive, _options(spec, link))
         with _ended_by(stop, server):
             wait_until_ready(server)
+            if not is_healthy(server.url + spec.health_route):
+                raise MarqueeError(f"the health route {spec.health_route} does not answer 200")
     except MarqueeError as error:
-        raise _never_ready(str(error), spec) from error
-    if stop.is_set() or not is_healthy(server.url + spec.health_route):
-        server.stop()
-        raise _never_ready(f"the health route {spec.health_route} does not answer 200", spec)
-    return TorchServeContainer(server)
+        _unlink(link)
+        raise NeverReady(str(error).splitlines(), spec.folder / "logs" / "model_log.log") from error
+    return TorchServeContainer(server, link)
 
 
-def _options(spec: ContainerSpec) -> ServeOptions:
+def _link(folder: Path) -> Path:
+    """A short path to a replica's folder: TorchServe's Unix socket must fit in 107 bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = Path(tempfile.mkdtemp(prefix="marquee-")) / "r"
+    link.symlink_to(folder.absolute())
+    return link
+
+
+def _unlink(link: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.parent.rmdir()
+
+
+def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
     cap = table().torchserve_response_bytes if spec.prebuilt else _OWN_IMAGE_CAP
     return ServeOptions(
         threads=spec.threads,
         environment=spec.environment,
-        work_folder=spec.folder,
+        work_folder=folder,
         start_seconds=spec.start_seconds,
         warm_up=False,
         max_request_bytes=cap,
@@ -85,7 +103,3 @@ def _ended_by(stop: threading.Event, server: RunningServer) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-
-
-def _never_ready(words: str, spec: ContainerSpec) -> NeverReady:
-    return NeverReady(words.splitlines(), spec.folder / "logs" / "model_log.log")

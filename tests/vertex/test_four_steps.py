@@ -1,0 +1,153 @@
+"""The public tutorial's four steps with Google's SDK alone, in a program of its own, against real TorchServe."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from google.api_core import exceptions
+from local_vertex import LocalVertex
+from PIL import Image
+
+from pipeline.cloud.certificates import Certificate
+from pipeline.cloud.clock import Clock
+from pipeline.cloud.vertex.torchserve_container import start_torchserve
+
+pytestmark = pytest.mark.torchserve
+SECONDS = 300
+
+FOUR_STEPS = """
+import base64, sys
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import aiplatform
+
+aiplatform.init(project="marquee-local", location="us-central1", api_endpoint=sys.argv[1],
+                credentials=AnonymousCredentials())
+model = aiplatform.Model.upload(
+    display_name="stable-diffusion", description="Stable Diffusion 1.5",
+    serving_container_image_uri="us-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest",
+    artifact_uri="gs://models/shapes")
+endpoint = aiplatform.Endpoint.create(display_name="pictures")
+model.deploy(endpoint=endpoint, machine_type="n1-standard-8", accelerator_type="NVIDIA_TESLA_P100",
+             accelerator_count=1, traffic_percentage=100, deploy_request_timeout=1200, sync=True)
+response = endpoint.predict(instances=[{"prompt": "a red circle on a blue background", "seed": 7}])
+with open(sys.argv[2], "wb") as picture:
+    picture.write(base64.b64decode(response.predictions[0]))
+print("endpoint:", endpoint.resource_name)
+"""
+
+TEARDOWN = """
+import sys
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import aiplatform
+
+aiplatform.init(project="marquee-local", location="us-central1", api_endpoint=sys.argv[1],
+                credentials=AnonymousCredentials())
+for endpoint in aiplatform.Endpoint.list():
+    endpoint.undeploy_all()
+    endpoint.delete()
+for model in aiplatform.Model.list(filter='display_name="stable-diffusion"'):
+    model.delete()
+"""
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, certificate: Certificate, model_mar: Path) -> Iterator[LocalVertex]:
+    """A cloud whose containers are real; gs://models/shapes holds the embedded model's archive."""
+    cloud = LocalVertex(tmp_path, certificate, Clock(), start_container=start_torchserve)
+    cloud.put("shapes/model.mar", model_mar.read_bytes())
+    cloud.start()
+    yield cloud
+    cloud.stop()
+    cloud.store.close()
+
+
+def run_program(text: str, cloud: LocalVertex, *arguments: str) -> str:
+    assert cloud.servers
+    roots = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(cloud.certificate.ca_file)}
+    done = subprocess.run(
+        [sys.executable, "-c", text, cloud.servers.grpc_address, *arguments],
+        env=os.environ | roots,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def replica_processes() -> list[psutil.Process]:
+    return [process for process in psutil.Process().children(recursive=True) if "java" in process.name()]
+
+
+def predict(cloud: LocalVertex, endpoint: str, *instances: Any) -> list[Any]:
+    clients = cloud.clients("grpc")
+    answer = clients.predict(endpoint, *instances, timeout=SECONDS)
+    clients.close[0].close()
+    return list(answer.predictions)
+
+
+def test_the_four_steps_then_a_restart_then_everything_gone(cloud: LocalVertex, tmp_path: Path) -> None:
+    picture = tmp_path / "img.jpg"
+    printed = run_program(FOUR_STEPS, cloud, str(picture))
+    endpoint = printed.partition("endpoint: ")[2].strip()
+    with Image.open(picture) as image:
+        assert image.format == "JPEG"
+    assert len(replica_processes()) == 1
+
+    wrong = {"prompt": 3, "stepz": 1}
+    with pytest.raises(exceptions.BadRequest, match="invalid_request") as refusal:
+        predict(cloud, endpoint, wrong)
+    problems = json.loads(refusal.value.message)["error"]["problems"]
+    assert sorted(problem["field"] for problem in problems) == ["prompt", "stepz"]
+
+    cloud.stop()
+    assert replica_processes() == []
+    cloud.start()
+    [again] = predict(cloud, endpoint, {"prompt": "a red circle on a blue background", "seed": "7"})
+    assert base64.b64decode(again) == picture.read_bytes()
+
+    run_program(TEARDOWN, cloud)
+    assert replica_processes() == []
+    assert not any((cloud.folder / "vertex" / "deployed").iterdir())
+
+
+def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_words(cloud: LocalVertex) -> None:
+    cloud.put("broken/model.mar", archive_of("import a_package_that_is_not_there"))
+    clients = cloud.clients("grpc")
+    endpoint = clients.create_endpoint().name
+    model = clients.upload("broken")
+    with pytest.raises(exceptions.FailedPrecondition, match="Model server never became ready") as failure:
+        clients.begin_deploy(endpoint, model.model).result(timeout=SECONDS)
+    assert "ModuleNotFoundError" in failure.value.message
+    log = failure.value.message.partition("logs can be found at ")[2].partition(" Last lines")[0].rstrip(".")
+    assert "ModuleNotFoundError" in Path(log).read_text()
+    assert list(clients.endpoints.get_endpoint(name=endpoint).deployed_models) == []
+    assert replica_processes() == []
+    clients.close[0].close()
+
+
+def archive_of(handler: str) -> bytes:
+    """The smallest archive that TorchServe unpacks: a manifest and one handler."""
+    manifest = {
+        "createdOn": "01/01/1980 00:00:00",
+        "runtime": "python",
+        "model": {"modelName": "model", "handler": "its_handler.py", "modelVersion": "1.0"},
+        "archiverVersion": "0.12.0",
+    }
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        file.writestr("its_handler.py", handler)
+    return archive.getvalue()
