@@ -49,11 +49,10 @@ def is_linear(scheduler: Any) -> bool:
     return not (scheduler.config.get("clip_sample") or scheduler.config.get("thresholding"))
 
 
-def probe(scheduler: Any, num_inference_steps: int) -> LinearCourse:
-    """Reads the coefficients off ``scheduler``; raises what its ``set_timesteps`` raises."""
+def probe(scheduler: Any) -> LinearCourse:
+    """Reads the coefficients off a fresh scheduler whose timesteps are set, on the CPU, and uses it up."""
     import torch
 
-    scheduler.set_timesteps(num_inference_steps, device="cpu")
     timesteps, generator = scheduler.timesteps, torch.Generator("cpu")
     arguments = step_arguments(scheduler, generator)
     sample = _unit(0, 1 + 2 * len(timesteps) + SPARES)
@@ -114,7 +113,7 @@ class Courses:
     def of(self, job: Job) -> LinearCourse:
         key = (job.scheduler, job.num_inference_steps)
         if key not in self._known:
-            self._known[key] = probe(self._make_scheduler(job.scheduler), job.num_inference_steps)
+            self._known[key] = probe(self._make_scheduler(*key))
         return self._known[key]
 
 

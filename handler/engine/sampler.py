@@ -18,8 +18,8 @@ from handler.job import Job
 if TYPE_CHECKING:
     import torch
 
-MakeScheduler = Callable[[str], Any]
-"""From a canonical name of ``handler.schedulers.SCHEDULERS`` to a fresh diffusers scheduler."""
+MakeScheduler = Callable[[str, int], Any]
+"""A fresh diffusers scheduler, its timesteps set, from a canonical name and a number of inference steps."""
 
 SCHEDULER_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 """What diffusers' schedulers raise on settings they cannot serve."""
@@ -102,8 +102,7 @@ class SchedulerSampler:
     def join(self, job: Job) -> tuple[Course, SchedulerState]:
         import torch
 
-        scheduler = self._make_scheduler(job.scheduler)
-        scheduler.set_timesteps(job.num_inference_steps, device=self._device)
+        scheduler = self._make_scheduler(job.scheduler, job.num_inference_steps)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, self._shape, self._dtype).to(self._device)
         state = SchedulerState(

@@ -17,16 +17,27 @@ if TYPE_CHECKING:
 
 
 class FreshSchedulers:
-    """Schedulers by canonical name: made once from the model's own, then copied, which is quicker."""
+    """Schedulers with their timesteps set, made once per name and step count and copied for each image.
 
-    def __init__(self, template: Any) -> None:
-        self._template = template
-        self._made: dict[str, Any] = {}
+    A copy shares the tables, which steps only read, and has lists of its own, which steps write; a deep copy
+    and ``set_timesteps`` for every image took as long as a denoising step of the embedded model.
+    """
 
-    def __call__(self, name: str) -> Any:
-        if name not in self._made:
-            self._made[name] = make_scheduler(name, self._template)
-        return copy.deepcopy(self._made[name])
+    def __init__(self, template: Any, device: Any) -> None:
+        self._template, self._device = template, device
+        self._made: dict[tuple[str, int], Any] = {}
+
+    def __call__(self, name: str, num_inference_steps: int) -> Any:
+        """Raises what diffusers raises for a step count that the scheduler cannot serve."""
+        key = (name, num_inference_steps)
+        if key not in self._made:
+            made = make_scheduler(name, self._template)
+            made.set_timesteps(num_inference_steps, device=self._device)
+            self._made[key] = made
+        fresh = copy.copy(self._made[key])
+        lists = {name: list(value) for name, value in vars(fresh).items() if isinstance(value, list)}
+        vars(fresh).update(lists)
+        return fresh
 
 
 class Samplers:
@@ -34,7 +45,8 @@ class Samplers:
 
     def __init__(self, model: Model, options: EngineOptions, most_live: Callable[[Size], int]) -> None:
         self._model, self._options, self._most_live = model, options, most_live
-        self._make_scheduler = FreshSchedulers(model.scheduler)
+        # The vectorised samplers read coefficients, which is the CPU's work.
+        self._make_scheduler = FreshSchedulers(model.scheduler, "cpu" if options.vectorised else model.device)
         self._courses = Courses(self._make_scheduler)
         self._by_size: dict[Size, Sampler] = {}
 

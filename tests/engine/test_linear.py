@@ -24,7 +24,7 @@ def guess(latents: torch.Tensor, salt: int) -> torch.Tensor:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
 def test_all_rows_at_once_equal_each_scheduler_alone(steps: int, prediction_type: str) -> None:
-    make = FreshSchedulers(PNDMScheduler.from_config({**SCHEDULE, "prediction_type": prediction_type}))
+    make = FreshSchedulers(PNDMScheduler.from_config({**SCHEDULE, "prediction_type": prediction_type}), "cpu")
     cpu = torch.device("cpu")
     jobs = [
         make_job(scheduler=name, seed=seed, num_inference_steps=steps) for seed, name in enumerate(SCHEDULERS)
