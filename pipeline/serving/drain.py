@@ -13,6 +13,8 @@ from pathlib import Path
 from pipeline.serving.worker_state import read_worker_state
 
 POLL_SECONDS = 0.2
+# The last refusals leave the server together with the answer that ends the drain.
+FAREWELL_SECONDS = 0.5
 
 
 def close_and_wait(predict_url: str, management_url: str, drain_file: Path, seconds: float) -> bool:
@@ -27,6 +29,7 @@ def close_and_wait(predict_url: str, management_url: str, drain_file: Path, seco
             pid, running = answer
             idle = idle | {pid} if running == 0 else idle - {pid}
         if workers <= idle:  # with no worker at all there is nothing that could still finish
+            time.sleep(FAREWELL_SECONDS)
             return True
         time.sleep(POLL_SECONDS)
     return False

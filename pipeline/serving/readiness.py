@@ -12,6 +12,7 @@ from pipeline.serving.server import RunningServer
 from pipeline.serving.worker_errors import count_worker_deaths, worker_error, worker_lines
 
 POLL_SECONDS = 0.1
+LAST_WORDS_SECONDS = 3.0
 SHOWN_LINES = 25
 WARM_UP = {"instances": [{"prompt": "warm up", "seed": 0, "num_inference_steps": 2}]}
 
@@ -40,10 +41,18 @@ def _check_progress(server: RunningServer) -> None:
 
 def failure(server: RunningServer, what: str) -> MarqueeError:
     """What happened, in one sentence with the worker's own error, and below it the worker's last lines."""
-    error = worker_error(server.logs)
+    error = _awaited_error(server)
     sentence = f"{what}: {error}" if error else what
     lines = worker_lines(server.logs, SHOWN_LINES) or [server.log_tail(SHOWN_LINES)]
     return MarqueeError("\n".join([sentence, *(f"  | {line}" for line in lines)]))
+
+
+def _awaited_error(server: RunningServer) -> str | None:
+    # TorchServe notices the death before it has read the last of what the worker printed.
+    deadline = time.monotonic() + LAST_WORDS_SECONDS
+    while (error := worker_error(server.logs)) is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return error
 
 
 def _draw_warm_up(server: RunningServer, seconds: float) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
 # What our log4j2.xml puts before a line: date, level, thread.
 PREFIX = re.compile(r"^\S+ \[\w+ *\] \S+ - ")
 ERROR_LINE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)(?:: .+)?$")
-# The worker's main loop ends with this line; what follows is its own traceback, which says nothing new.
-DEATH = "Backend worker process died"
-# An ImportError inside the handler is hidden behind a second one (ts/model_loader.py, _load_default_handler).
-MASK = "ts.torch_handler."
+BIRTH = "s_name_part0="
+# Errors that only say that there was another: an ImportError of the handler is masked by a second one
+# (ts/model_loader.py, _load_default_handler), a RuntimeError by its status (ts/model_service_worker.py).
+MASKS = re.compile(r"ts\.torch_handler\.|^RuntimeError: \d{3} - ")
 TAIL_BYTES = 256 * 1024
 
 
@@ -27,18 +26,22 @@ def log_tail(logs: Path, lines: int) -> str:
 
 
 def worker_error(logs: Path) -> str | None:
-    """The last error of the newest worker, "RuntimeError: unet/... is missing"; None without one."""
-    errors = [line for line in worker_lines(logs) if ERROR_LINE.match(line) and MASK not in line]
+    """The last error of the worker that died last, "RuntimeError: unet/... is missing"; None without one."""
+    errors = [line for line in worker_lines(logs) if ERROR_LINE.match(line) and not MASKS.search(line)]
     return errors[-1] if errors else None
 
 
 def worker_lines(logs: Path, last: int | None = None) -> list[str]:
-    """What the newest worker printed before it died, if it did; only the ``last`` lines if given."""
-    lines = [PREFIX.sub("", line) for line in _tail(logs / "model_log.log")]
-    births = [number for number, line in enumerate(lines) if line.startswith("s_name_part0=")]
-    own = lines[births[-1] :] if births else lines
-    own = list(itertools.takewhile(lambda line: not line.startswith(DEATH), own))
-    return own if last is None else own[-last:]
+    """What the worker that died last (the only one, where none died) printed; at most the ``last`` lines."""
+    workers: list[list[str]] = [[]]
+    for line in _tail(logs / "model_log.log"):
+        text = PREFIX.sub("", line)
+        if text.startswith(BIRTH):
+            workers.append([])
+        workers[-1].append(text)
+    deaths = count_worker_deaths(logs)
+    newest = len(workers) - 1
+    return workers[min(deaths, newest) if deaths else newest][-(last or 0) :]
 
 
 def count_worker_deaths(logs: Path) -> int:

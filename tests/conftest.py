@@ -1,0 +1,45 @@
+"""What many tests share: the embedded model's archive, one real TorchServe that serves it, a client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.archive.build import BuildConfig, build
+from pipeline.client import Client
+from pipeline.progress import Silent
+from pipeline.serving.server import RunningServer
+from pipeline.serving.settings import ServeOptions
+from pipeline.serving.torchserve import serve
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever asks for the shared server carries the marker torchserve."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.torchserve)
+
+
+@pytest.fixture(scope="session")
+def model_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's archive, built once."""
+    out = tmp_path_factory.mktemp("archive") / "model.mar"
+    return build(BuildConfig(str(ROOT / "model_artifacts" / "shapes"), out), Silent()).path
+
+
+@pytest.fixture(scope="session")
+def server(model_mar: Path) -> Iterator[RunningServer]:
+    """Real TorchServe with that archive, as Vertex's prebuilt container runs it; one thread."""
+    with serve(model_mar, ServeOptions(threads=1)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    """A patient client of the shared server."""
+    with Client(server.url) as client:
+        yield client

@@ -1,0 +1,126 @@
+"""Servers that cannot start, workers that die, parents that vanish."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from calls import DEADLINE_SECONDS, post_together
+
+from pipeline.client import Client
+from pipeline.errors import MarqueeError
+from pipeline.serving.readiness import wait_until_ready
+from pipeline.serving.server import RunningServer
+from pipeline.serving.settings import ServeOptions
+from pipeline.serving.torchserve import launch, start
+from pipeline.serving.watching import watch
+
+SLOW = {"instances": [{"prompt": "x", "width": 256, "height": 256, "num_inference_steps": 40, "seed": 1}]}
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def copy_with(mar: Path, target: Path, changes: dict[str, bytes | None]) -> Path:
+    """The archive with members replaced (or left out, for None)."""
+    with zipfile.ZipFile(mar) as archive, zipfile.ZipFile(target, "w") as copy:
+        for name in archive.namelist():
+            data = changes.get(name, archive.read(name))
+            if data is not None:
+                copy.writestr(name, data)
+    return target
+
+
+@pytest.mark.torchserve
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model/unet/diffusion_pytorch_model.safetensors": None}, "unet"),
+        ({"marquee_handler.py": b"import a_package_that_is_not_there\n"}, "a_package_that_is_not_there"),
+        ({"marquee_handler.py": b"import os\nos._exit(3)\n"}, "the worker died while it loaded the model"),
+    ],
+    ids=["weights missing", "import fails", "dies without a word"],
+)
+def test_a_failed_load_shows_the_workers_own_error(
+    model_mar: Path, tmp_path: Path, changes: dict[str, bytes | None], words: str
+) -> None:
+    broken = copy_with(model_mar, tmp_path / "broken.mar", changes)
+    with pytest.raises(MarqueeError, match=words) as caught:
+        start(broken, ServeOptions(threads=1))
+    assert "\n  | " in str(caught.value)  # its last lines, below the sentence
+
+
+def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
+    (worker,) = server.worker_state().pids
+    killer = threading.Timer(1.5, os.kill, (worker, signal.SIGKILL))
+    stopping, told = threading.Event(), list[str]()
+    watcher = threading.Thread(target=lambda: told.extend(watch(server, stopping)))
+    watcher.start()
+    killer.start()
+    answers = post_together(server.predict_url, [SLOW] * 6)
+
+    assert not any(isinstance(answer, httpx.ReadTimeout) for answer in answers)
+    failed = [answer for answer in answers if isinstance(answer, Exception) or answer.status_code >= 500]
+    assert failed
+    with Client(server.url) as client:
+        assert client.predict(["a red circle"])[0].width == 64
+    assert server.worker_state().pids != (worker,)
+    assert eventually(lambda: len(told) == 2)
+    stopping.set()
+    watcher.join()
+    assert told[0].startswith("the worker died")
+    assert told[1] == "the worker is back"
+
+
+@pytest.mark.torchserve
+def test_the_end_of_torchserve_ends_the_wait(model_mar: Path) -> None:
+    server = launch(model_mar, ServeOptions(threads=1))
+    try:
+        assert eventually(lambda: len(psutil.Process(server.pid).children()) > 0)
+        psutil.Process(server.pid).children()[0].kill()
+        with pytest.raises(MarqueeError, match="TorchServe ended with code"):
+            wait_until_ready(server)
+    finally:
+        server.stop()
+
+
+@pytest.mark.torchserve
+def test_a_start_that_takes_too_long_is_given_up(model_mar: Path) -> None:
+    with pytest.raises(MarqueeError, match="was not loaded within 0 s"):
+        start(model_mar, ServeOptions(threads=1, start_seconds=0.01))
+
+
+@pytest.mark.torchserve
+def test_no_process_outlives_a_killed_parent(model_mar: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, time; from pipeline.serving.torchserve import launch;"
+        "from pipeline.serving.settings import ServeOptions;"
+        "options = ServeOptions(work_folder=pathlib.Path(sys.argv[2]), threads=1);"
+        "print(launch(pathlib.Path(sys.argv[1]), options).pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(model_mar), str(tmp_path / "w")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        launcher = psutil.Process(int(parent.stdout.readline()))
+        assert eventually(lambda: len(launcher.children(recursive=True)) >= 2)  # Java and the worker
+        family = [launcher, *launcher.children(recursive=True)]
+        parent.kill()
+    gone, _ = psutil.wait_procs(family, timeout=DEADLINE_SECONDS)
+    zombies = [one for one in family if one.is_running() and one.status() == psutil.STATUS_ZOMBIE]
+    assert len(gone) + len(zombies) == len(family)
