@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from handler.torchserve import Door
+from pathlib import Path
+
+from handler.vendored import use_vendored
+
+use_vendored(Path(__file__).resolve().parent)
+
+from handler.torchserve import Door  # noqa: E402  (what it imports may be in the archive's packages)
 
 
 class MarqueeHandler(Door):

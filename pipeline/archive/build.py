@@ -10,21 +10,27 @@ from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
 from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
-from pipeline.archive.model_config import config_bytes
+from pipeline.archive.model_config import config_bytes, without_continuous_batching
 from pipeline.archive.model_folder import check_folder, model_members
 from pipeline.archive.selection import Dtype
 from pipeline.archive.writer import write_archive
+from pipeline.containers.packages import package_members
+from pipeline.containers.targets import Target, find_target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
 EMBEDDED_MODEL = Path("model_artifacts", "shapes")
 DEFAULT_ARCHIVE = Path("model_artifacts", "model.mar")
+WHEEL_CACHE = Path.home() / ".cache" / "marquee" / "wheels"
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to build: ``model`` is a diffusers folder or a hub id, ``config`` one's own settings."""
+    """What to build: ``model`` is a diffusers folder or a hub id, ``config`` one's own settings.
+
+    ``container`` is a target of pipeline.containers; None: the packages are installed where it runs.
+    """
 
     model: str
     out: Path
@@ -32,6 +38,7 @@ class BuildConfig:
     dtype: Dtype = "keep"
     safety_checker: bool = False
     revision: str | None = None
+    container: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class Built:
     files: int
     archive_digest: str
     weights_digest: str
+    packages_size: int = 0
+    packages_files: int = 0
 
 
 def repository_root() -> Path:
@@ -54,7 +63,9 @@ def repository_root() -> Path:
 def build(config: BuildConfig, progress: Progress) -> Built:
     """Build the archive; raises MarqueeError, and then leaves nothing behind."""
     folder = resolve_model(config, progress)
-    members = archive_members(config, folder)
+    target = find_target(config.container) if config.container else None
+    packages = package_members(target, WHEEL_CACHE, progress) if target else []
+    members = [*archive_members(config, folder, target), *packages]
     digests = write_archive(config.out, members, progress)
     return Built(
         path=config.out,
@@ -62,14 +73,18 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         files=len(digests) + 1,
         archive_digest=archive_digest(digests),
         weights_digest=weights_digest(digests),
+        packages_size=sum(member.size for member in packages),
+        packages_files=len(packages),
     )
 
 
-def archive_members(config: BuildConfig, folder: Path) -> list[Member]:
-    """Everything that goes into the archive but its sums file."""
+def archive_members(config: BuildConfig, folder: Path, target: Target | None) -> list[Member]:
+    """Everything that goes into the archive but its packages and its sums file."""
     selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
     handler = find_handler()
     settings = config_bytes(folder, config.config, repository_root() / EMBEDDED_MODEL, handler)
+    if target and not target.takes_continuous_batching:
+        settings = without_continuous_batching(settings)
     return [
         *handler_members(handler),
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),

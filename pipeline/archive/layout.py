@@ -15,6 +15,7 @@ HANDLER_FILE = "marquee_handler.py"
 HANDLER_PACKAGE = "handler"
 MODEL_FOLDER = "model"
 CONFIG_FILE = "model-config.yaml"
+PACKAGES_FOLDER = "packages"
 
 # Formats that run code when they are loaded; only safetensors ship.
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")

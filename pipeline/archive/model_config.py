@@ -12,6 +12,7 @@ from pipeline.archive.layout import CONFIG_FILE
 from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
+CONTINUOUS_BATCHING = "continuousBatching"
 # The handler package is a separate program, so its own parser runs in a process of its own.
 CHECK = """
 import json, sys
@@ -59,6 +60,20 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
         raise MarqueeError(f"{source} cannot be read: {error.strerror}") from error
     _check(content, str(source), handler)
     return content
+
+
+def without_continuous_batching(content: bytes) -> bytes:
+    """The same settings without the switch, for a TorchServe that may take it and then answer nothing.
+
+    TorchServe 0.9 to 0.11.0 do (docs/prebuilt-rehearsal.md); without it every version answers.
+    """
+    import yaml
+
+    document = yaml.safe_load(content)
+    if not isinstance(document, dict) or CONTINUOUS_BATCHING not in document:
+        return content
+    del document[CONTINUOUS_BATCHING]
+    return yaml.safe_dump(document, sort_keys=False).encode()
 
 
 def _derive(folder: Path) -> bytes:

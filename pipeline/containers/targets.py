@@ -1,0 +1,69 @@
+"""The container targets, read from targets.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pipeline.errors import MarqueeError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A container an archive can be built for; what is None is unknown or not needed.
+
+    ``lock`` names the pip lock file of the packages that travel inside the archive.
+    """
+
+    name: str
+    image: str | None
+    python: str
+    torch: str
+    torchserve: str | None
+    lock: str | None
+
+    @property
+    def takes_continuous_batching(self) -> bool:
+        """0.9 to 0.11.0 honour the switch and then answer nothing, so the version must be known."""
+        return self.torchserve is not None
+
+
+@dataclass(frozen=True)
+class Trim:
+    """Glob patterns of wheel files that stay out, and of those among them that stay in."""
+
+    drop: tuple[str, ...]
+    keep: tuple[str, ...]
+
+
+def find_target(name: str) -> Target:
+    """The target of that name; raises MarqueeError listing the known ones."""
+    known = _document()["targets"]
+    if name not in known:
+        raise MarqueeError(f"no container target is called {name!r}; known are {', '.join(known)}")
+    return Target(name=name, **known[name])
+
+
+def trim_rules() -> Trim:
+    """What of the packages stays out of an archive."""
+    rules = _document()["trim"]
+    return Trim(drop=tuple(rules["drop"]), keep=tuple(rules["keep"]))
+
+
+def start_cost_seconds() -> float:
+    """How much later the first picture comes with packages inside, as last rehearsed."""
+    return float(_document()["start_cost_seconds"])
+
+
+def lock_text(target: Target) -> str:
+    """The lock file of a target that has one."""
+    return files("pipeline.containers").joinpath(str(target.lock)).read_text(encoding="utf-8")
+
+
+@cache
+def _document() -> Any:
+    import yaml
+
+    return yaml.safe_load(files("pipeline.containers").joinpath("targets.yaml").read_text(encoding="utf-8"))
