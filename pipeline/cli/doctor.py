@@ -2,8 +2,138 @@
 
 from __future__ import annotations
 
+import json as jsons
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from pipeline.cli.target import (
+    Asked,
+    CloudOption,
+    ConfigOption,
+    JsonOption,
+    ProfileOption,
+    SetOption,
+    connected,
+    the_archive,
+)
+from pipeline.errors import MarqueeError
+
+if TYPE_CHECKING:
+    from pipeline.doctor.findings import Finding
+    from pipeline.doctor.subject import Subject
+
+_MARKS = {"ok": "  ok     ", "notice": "  notice ", "problem": "  PROBLEM"}
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
+    app.command()(doctor)
+    app.command()(verify)
+
+
+def doctor(
+    config: ConfigOption = None,
+    cloud: CloudOption = None,
+    profile: ProfileOption = None,
+    settings: SetOption = None,
+    arguments: Annotated[
+        Path | None, typer.Option("--arguments", help="Examine an SDK program's arguments (YAML) instead.")
+    ] = None,
+    torchserve: Annotated[
+        Path | None, typer.Option("--config-properties", help="The image's own TorchServe configuration.")
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Also start the archive here and draw.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
+    on: Annotated[str | None, typer.Option("--date", help="Judge as of this day, YYYY-MM-DD.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Name beforehand what would fail, each with its cure. Exit code 1 when there is a problem."""
+    from pipeline.doctor.examine import examine, rehearse
+
+    asked = Asked(config, cloud, profile, settings or ())
+    today = date.fromisoformat(on) if on else date.today()
+    findings, subject = _subject(asked, arguments, torchserve, fix, today)
+    if subject is not None:
+        findings += examine(subject, today)
+        findings += _cloud_findings(asked, subject, quiet=json)
+        findings += rehearse(subject) if serve else []
+    _show(findings, json)
+    mended = [finding.fix() for finding in findings if fix and finding.fix]
+    for line in mended:
+        print(f"  fixed   {line}", file=sys.stderr)
+    if sum(finding.level == "problem" for finding in findings) > len(mended):
+        sys.exit(1)
+
+
+def _subject(
+    asked: Asked, arguments: Path | None, torchserve: Path | None, fix: bool, today: date
+) -> tuple[list[Finding], Subject | None]:
+    """What to examine; the configuration's own mistakes are findings, and nothing more can be examined then."""
+    from pipeline.doctor.findings import fine, name_it
+    from pipeline.doctor.subject import read_arguments, subject_of
+
+    if arguments is not None:
+        return [], read_arguments(arguments)
+    config, mistakes = asked.judge(today)
+    if mistakes:
+        cure = "correct deploy.yaml or the flags"
+        return [name_it("configuration", "configuration", why=line, how=cure) for line in mistakes], None
+    archive = the_archive(config).path if fix or not config.archive else Path(config.archive)
+    return [fine("configuration", f"{config.model} on {config.image_uri}")], subject_of(
+        config, archive, torchserve
+    )
+
+
+def _cloud_findings(asked: Asked, subject: Subject, quiet: bool) -> list[Finding]:
+    """The cloud's part; a cloud that cannot be asked is a finding too."""
+    from pipeline.cloud.faults import FaultBook
+    from pipeline.cloud.state import CloudFolder
+    from pipeline.doctor.examine import examine_cloud
+    from pipeline.doctor.findings import name_it
+
+    try:
+        with connected(asked, quiet=quiet) as (config, connection):
+            book = FaultBook(CloudFolder().faults) if config.cloud == "local" else None
+            exhausted = book is not None and any(fault.name == "quota-exhausted" for fault in book.all())
+            return examine_cloud(connection, subject, exhausted)
+    except MarqueeError as error:
+        return [name_it("cloud", "machine", why=str(error), how=error.cure or "see the message")]
+
+
+def _show(findings: list[Finding], as_json: bool) -> None:
+    if as_json:
+        fields = ("check", "level", "sentence", "cure", "failure", "threads")
+        print(jsons.dumps([{name: getattr(finding, name) for name in fields} for finding in findings]))
+        return
+    for finding in findings:
+        threads = f"  [{', '.join(finding.threads)}]" if finding.threads else ""
+        print(f"{_MARKS[finding.level]} {finding.check}: {finding.sentence}{threads}")
+        if finding.cure:
+            print(f"           cure: {finding.cure}")
+    problems = sum(finding.level == "problem" for finding in findings)
+    print(f"{problems} problem(s)" if problems else "nothing found that would fail")
+
+
+def verify(
+    endpoint: Annotated[str | None, typer.Argument(help="The endpoint; deploy.yaml's if not given.")] = None,
+    config: ConfigOption = None,
+    cloud: CloudOption = None,
+    settings: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask a deployment which weights it really loaded and compare them with the archive."""
+    from pipeline.deploy.verify import verify as compare
+
+    wanted = [*(settings or ()), *([f"endpoint={endpoint}"] if endpoint else [])]
+    with connected(Asked(config, cloud, settings=wanted), quiet=json) as (config_, connection):
+        checked = compare(connection, config_, the_archive(config_))
+    if json:
+        print(jsons.dumps([vars(each) for each in checked]))
+        return
+    for each in checked:
+        print(f"deployed model {each.deployed_model_id} serves weights {each.loaded_digest}")
+        print(f"  the same as {each.compared_with}")

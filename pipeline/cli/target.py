@@ -50,6 +50,12 @@ class Asked:
 
         return load_config(self.file(), self.flags(), self.profile, date.today())
 
+    def judge(self, today: date) -> tuple[DeployConfig, list[str]]:
+        """The configuration and its mistakes, for the doctor, who goes on where others stop."""
+        from pipeline.deploy.config import gather, validate
+
+        return validate(gather(self.file(), self.flags(), self.profile), today)
+
     def flags(self) -> dict[str, Any]:
         flags: dict[str, Any] = {"cloud": self.cloud, "traffic": self.traffic}
         for setting in self.settings:

@@ -100,13 +100,17 @@ def load_config(
     file: Path | None, flags: Mapping[str, Any], profile: str | None, today: date
 ) -> DeployConfig:
     """Flags beat the file, the file beats the profile. Raises one MarqueeError that lists every mistake."""
-    values = {**_profile(profile), **_read(file), **{k: v for k, v in flags.items() if v is not None}}
-    config, mistakes = validate(values, today)
+    config, mistakes = validate(gather(file, flags, profile), today)
     if mistakes:
         where = str(file) if file else "the deployment's configuration"
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise MarqueeError(f"{where} has {count}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes))
     return config
+
+
+def gather(file: Path | None, flags: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """The values as they were written, the stronger over the weaker."""
+    return {**_profile(profile), **_read(file), **{k: v for k, v in flags.items() if v is not None}}
 
 
 def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list[str]]:

