@@ -1,0 +1,86 @@
+"""One iteration of TorchServe's continuous batching, in plain values.
+
+TorchServe (0.11.1 and newer) calls the handler again and again with all requests not answered yet: a new one
+with its body, an old one under the same id without it. A request that no longer comes has lost its client.
+The first thing said to a request fixes its HTTP status: a refusal must be its first word, and a
+failure after that travels in the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable, Generic, TypeVar, Union
+
+from handler.engine.carrier import CALL_SECONDS, Carrier
+from handler.job import Job, Outcome
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True)
+class Arrival(Generic[Reply]):
+    """A new request that can be drawn: its jobs, and what makes an answer of their outcomes."""
+
+    jobs: Sequence[Job]
+    answer: Callable[[Sequence[Outcome]], Reply]
+
+
+@dataclass(frozen=True)
+class Part(Generic[Reply]):
+    """What is said to a request now: nothing yet, or its answer.
+
+    ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
+    was kept before, None completes one at once, with an HTTP status of its own.
+    """
+
+    reply: Reply | None
+    stop: bool | None
+
+
+Read = Callable[[int], Union[Arrival[Reply], Reply]]
+"""From a row's index to the request in it, or to its answer where nothing is to be drawn."""
+
+
+class Iterations(Generic[Reply]):
+    """Keeps apart the requests of successive calls."""
+
+    def __init__(self, carrier: Carrier[Reply]) -> None:
+        self._carrier = carrier
+        self._kept: set[str] = set()
+
+    def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[Part[Reply]]:
+        """One part per request, in order; draws for at most ``carrier.CALL_SECONDS``."""
+        self._forget_gone(names)
+        answers: dict[str, Reply] = {}
+        for index, name in enumerate(names):
+            if name not in self._kept:
+                arrival = read(index)
+                if isinstance(arrival, Arrival):
+                    self._carrier.admit(name, arrival.jobs, arrival.answer)
+                else:
+                    answers[name] = arrival
+        # Who is answered already does not wait for a step.
+        answers.update(self._carrier.call(seconds=0 if answers else CALL_SECONDS))
+        return [self._part(name, answers.get(name)) for name in names]
+
+    def abandon(self, names: Sequence[str], reply: Reply) -> list[Part[Reply]]:
+        """Gives up everything that is being drawn and answers all with ``reply``."""
+        for name in self._carrier.open_requests:
+            self._carrier.cancel(name)
+        parts = [self._part(name, reply) for name in names]
+        self._kept.clear()
+        return parts
+
+    def _forget_gone(self, names: Sequence[str]) -> None:
+        for name in set(self._carrier.open_requests) - set(names):
+            self._carrier.cancel(name)
+        self._kept &= set(names)
+
+    def _part(self, name: str, reply: Reply | None) -> Part[Reply]:
+        known = name in self._kept
+        if reply is None:
+            self._kept.add(name)
+            return Part(None, False)
+        self._kept.discard(name)
+        return Part(reply, True if known else None)

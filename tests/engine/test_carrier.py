@@ -1,0 +1,167 @@
+"""Requests of several jobs through the engine, as plain batches and as iterations of continuous batching."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from driving import nearly_equal, pixels
+from tiny import make_job
+
+from handler.engine.carrier import Carrier
+from handler.engine.continuous import Arrival, Iterations, Part
+from handler.engine.engine import Engine
+from handler.engine.memory import MemoryPlan
+from handler.engine.options import EngineOptions
+from handler.engine.watchdog import EXIT_CODE, Watchdog
+from handler.job import Failure, Job, Outcome
+from handler.model import Model
+
+Oracle = list[tuple[Job, torch.Tensor]]
+Answer = list[Outcome]
+
+
+@pytest.fixture
+def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
+    watchdog = Watchdog(seconds=600)
+    made: Carrier[Answer] = Carrier(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    yield made
+    made.close()
+    watchdog.close()
+
+
+def codes(answer: Answer) -> list[str]:
+    return [outcome.code if isinstance(outcome, Failure) else "picture" for outcome in answer]
+
+
+def test_a_plain_batch_of_mixed_requests_is_answered_whole(carrier: Carrier[Answer], oracle: Oracle) -> None:
+    chosen = {"one": oracle[:1], "three": oracle[1:4], "none": [], "two": oracle[4:6]}
+    for name, pairs in chosen.items():
+        carrier.admit(name, [job for job, _ in pairs], list)
+    answers = carrier.finish_all()
+    assert sorted(answers) == sorted(chosen)
+    for name, pairs in chosen.items():
+        assert [
+            nearly_equal(pixels(got), wanted) for got, (_, wanted) in zip(answers[name], pairs, strict=True)
+        ] == [True] * len(pairs)
+    assert carrier.open_requests == []
+
+
+def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(carrier: Carrier[Answer]) -> None:
+    carrier.admit("big", [make_job(seed=seed) for seed in range(8)], list)
+    carrier.admit("bigger", [make_job(seed=seed) for seed in range(3)], list)
+    carrier.admit("small", [make_job(seed=seed) for seed in range(2)], list)
+    answers = carrier.finish_all()
+    assert codes(answers["big"]) == ["picture"] * 8
+    assert codes(answers["bigger"]) == ["overloaded"] * 3
+    assert codes(answers["small"]) == ["picture"] * 2
+    refused = answers["bigger"][0]
+    assert isinstance(refused, Failure)
+    assert refused.retry_after_seconds is not None
+
+
+class Frontend:
+    """Calls like TorchServe's: every request again until its last part, under a name of its own."""
+
+    def __init__(self, carrier: Carrier[Answer]) -> None:
+        self.iterations = Iterations(carrier)
+        self.names: list[str] = []
+        self.parts: dict[str, list[Part[Answer]]] = {}
+
+    def call(self, **arriving: Sequence[Job] | str) -> None:
+        self.names += arriving
+
+        def read(index: int) -> Arrival[Answer] | Answer:
+            given = arriving[self.names[index]]  # asking again about an old request is a KeyError
+            return [Failure(400, given, "")] if isinstance(given, str) else Arrival(given, list)
+
+        parts = self.iterations.iterate(self.names, read)
+        for name, part in zip(self.names, parts, strict=True):
+            self.parts.setdefault(name, []).append(part)
+        self.names = [name for name, part in zip(self.names, parts, strict=True) if part.stop is False]
+
+    def hang_up(self, name: str) -> None:
+        self.names.remove(name)
+
+
+def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle: Oracle) -> None:
+    frontend, wanted = (
+        Frontend(carrier),
+        {f"r{number}": oracle[number : number + 2] for number in range(0, 8, 2)},
+    )
+    for name, pairs in wanted.items():
+        frontend.call(**{name: [job for job, _ in pairs]})
+    while frontend.names:
+        frontend.call()
+    for name, pairs in wanted.items():
+        *kept, last = frontend.parts[name]
+        assert all(part == Part(None, False) for part in kept)
+        assert last.stop is (True if kept else None)
+        assert last.reply is not None
+        assert all(
+            nearly_equal(pixels(got), picture) for got, (_, picture) in zip(last.reply, pairs, strict=True)
+        )
+
+
+def test_a_refusal_is_a_first_word_and_waits_for_no_step(carrier: Carrier[Answer]) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(slow=[make_job(num_inference_steps=50)])
+    steps = carrier.engine.metrics.counts["unet_calls"]
+    frontend.call(bad="invalid_request")
+    assert carrier.engine.metrics.counts["unet_calls"] <= steps + 1
+    [part] = frontend.parts["bad"]
+    assert part.stop is None
+    assert part.reply is not None
+    assert codes(part.reply) == ["invalid_request"]
+
+
+def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(carrier: Carrier[Answer]) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(gone=[make_job(seed=seed, num_inference_steps=50) for seed in range(4)])
+    frontend.hang_up("gone")
+    rows: list[int] = []
+    hook = carrier.engine._model.unet.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    frontend.call(new=[make_job()])
+    hook.remove()
+    assert set(rows) == {2}
+    assert carrier.engine.metrics.counts["cancelled"] == 4
+
+
+def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Carrier[Answer]) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(drawing=[make_job(num_inference_steps=50)])
+    frontend.names.append("new")
+    parts = frontend.iterations.abandon(frontend.names, [Failure(500, "internal", "")])
+    assert [part.stop for part in parts] == [True, None]
+    assert not carrier.engine.busy
+    frontend.names = []
+    frontend.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
+    while frontend.names:
+        frontend.call()
+    reply = frontend.parts["next"][-1].reply
+    assert reply is not None
+    assert codes(reply) == ["picture"]
+
+
+def test_the_watchdog_ends_a_process_that_is_stuck() -> None:
+    code = """
+import time
+from handler.engine.watchdog import Watchdog
+watchdog = Watchdog(seconds=0.5)
+for _ in range(4):
+    with watchdog.watch():
+        time.sleep(0.2)
+print("lived", flush=True)
+with watchdog.watch():
+    time.sleep(120)
+print("never")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == EXIT_CODE
+    assert ended.stdout == "lived\n"
+    assert "time.sleep" in ended.stderr or "File" in ended.stderr, "where it hung"
