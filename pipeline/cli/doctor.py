@@ -72,7 +72,7 @@ def doctor(
 def _subject(
     asked: Asked, arguments: Path | None, torchserve: Path | None, fix: bool, today: date
 ) -> tuple[list[Finding], Subject | None]:
-    """What to examine; the configuration's own mistakes are findings, and nothing more can be examined then."""
+    """What to examine; a configuration with mistakes cannot be examined further."""
     from pipeline.doctor.findings import fine, name_it
     from pipeline.doctor.subject import read_arguments, subject_of
 
@@ -114,8 +114,10 @@ def _show(findings: list[Finding], as_json: bool) -> None:
         print(f"{_MARKS[finding.level]} {finding.check}: {finding.sentence}{threads}")
         if finding.cure:
             print(f"           cure: {finding.cure}")
-    problems = sum(finding.level == "problem" for finding in findings)
-    print(f"{problems} problem(s)" if problems else "nothing found that would fail")
+    problems, notices = (
+        sum(finding.level == level for finding in findings) for level in ("problem", "notice")
+    )
+    print(f"{problems} problem(s), {notices} notice(s)")
 
 
 def verify(

@@ -1,4 +1,4 @@
-"""The client of a Vertex AI endpoint: rawPredict keeps numbers exact and says which deployed model answered."""
+"""The client of a Vertex AI endpoint: rawPredict keeps numbers exact and names who answered."""
 
 from __future__ import annotations
 

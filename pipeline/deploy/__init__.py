@@ -1,4 +1,4 @@
-"""From model.mar to an endpoint that answers, on Google or on the local cloud; each step takes and returns values.
+"""From model.mar to an endpoint that answers, on Google or on the local cloud.
 
 config.py      deploy.yaml, profiles and flags
 connection.py  Google's own clients, pointed at one target and never at the other

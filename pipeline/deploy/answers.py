@@ -1,4 +1,4 @@
-"""What Google answers, in our words: one place turns its exceptions into MarqueeError, with the rule's cure."""
+"""What Google answers, in our words: its exceptions become MarqueeError, with the rule's cure."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Smoke(_Strict):
 
 
 class DeployConfig(_Strict):
-    """All that a deployment is. ``container`` is a target's name (vertex-pytorch-gpu-2-4, marquee) or an image URI;
+    """All that a deployment is. ``container`` is a target (vertex-pytorch-gpu-2-4, marquee) or an image URI;
     ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent."""
 
     cloud: Literal["local", "google"] = "local"

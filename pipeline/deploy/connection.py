@@ -1,6 +1,6 @@
-"""Google's own clients for one target. The target is the configuration's word; no variable of the environment moves it.
+"""Google's own clients for one target. The configuration chooses it; no environment variable moves it.
 
-Local: explicit addresses, the local cloud's own certificate authority, anonymous credentials, no proxies from outside.
+Local: explicit addresses, its own certificate authority, anonymous credentials, no proxies.
 Google: Google's addresses and the user's credentials; an environment that leads elsewhere is refused.
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pipeline.cloud.state import Running
     from pipeline.deploy.config import DeployConfig
 
-# Variables by which a program is led to another cloud (the last two are experimental ones of google-cloud-storage).
+# Variables that lead google-cloud-storage elsewhere.
 _REDIRECTIONS = ("STORAGE_EMULATOR_HOST", "API_ENDPOINT_OVERRIDE", "API_VERSION_OVERRIDE")
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Clients of one project and region. ``web`` posts predictions, on a shared endpoint to ``predict_host``."""
+    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``."""
 
     cloud: str
     project: str

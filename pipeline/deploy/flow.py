@@ -1,4 +1,4 @@
-"""Deploy: upload, register, endpoint, rollout, smoke, traffic. Every step finds what an earlier run has done."""
+"""Deploy: upload, register, endpoint, rollout, smoke, traffic. Each step finds what an earlier run did."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What deploy ends with. ``traffic`` maps deployed model ids to percent; ``kept`` serve nothing but still cost."""
+    """What deploy ends with. ``traffic`` is percent by deployed model id; ``kept`` ones only cost."""
 
     uploaded: Uploaded
     model: str
@@ -79,7 +79,7 @@ def smoke(
 def move_traffic(
     connection: Connection, config: DeployConfig, version: Model, progress: Progress
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Give the new model its share. At 100 % it becomes the default version and only its predecessor is kept."""
+    """Give the new model its share. At 100 % it becomes the default, and only its predecessor stays."""
     new = wanted_id(config, version)
     with explained("moving the traffic"):
         endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(config.endpoint))

@@ -1,4 +1,4 @@
-"""How marquee knows its own things again: labels on what it makes, and names that follow from their content."""
+"""How marquee knows its own things again: labels, and names that follow from content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def short(digest: str) -> str:
 
 
 def deployed_model_id(version_name: str, hardware: Any) -> str:
-    """Nine digits that follow from what is deployed on what, so that a second try finds the first one's work."""
+    """Nine digits that follow from what is deployed on what, so that a rerun finds the first one's work."""
     digest = hashlib.sha256(f"{version_name}|{hardware!r}".encode()).hexdigest()
     return str(10**8 + int(digest, 16) % (9 * 10**8))
 

@@ -22,7 +22,7 @@ def wait(operation: Any, doing: str, progress: Progress) -> Any:
 def await_running(connection: Connection, resource: str, progress: Progress) -> int:
     """Wait until nothing runs any more on a model or endpoint that an earlier, interrupted run began.
 
-    Whether it succeeded is for the caller to see: the state is read again after it. Returns how many there were.
+    The state is read again after it, whatever became of it. Returns how many there were.
     """
     running = [operation.name for operation in _listed(connection, resource) if not operation.done]
     for name in running:

@@ -27,7 +27,7 @@ class Action:
 class Plan:
     """The actions in order, and US dollars per hour while the least and the most replicas run.
 
-    ``price`` is of one replica (None: not in the table); ``running_dollars`` is what the endpoint costs today.
+    ``price`` is of one replica (None: not in the table); ``running_dollars`` is today's cost.
     """
 
     actions: tuple[Action, ...]

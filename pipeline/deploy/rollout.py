@@ -92,7 +92,7 @@ def wanted_resources(config: DeployConfig) -> DedicatedResources:
 
 
 def wanted_id(config: DeployConfig, version: Model) -> str:
-    """The deployed model's id: the same for the same version on the same hardware, so that a rerun finds it."""
+    """The deployed model's id: the same for a version on the same hardware, so that a rerun finds it."""
     hardware = (
         config.machine,
         config.accelerator,
@@ -107,7 +107,7 @@ def wanted_id(config: DeployConfig, version: Model) -> str:
 def ensure_deployed(
     connection: Connection, config: DeployConfig, version: Model, progress: Progress
 ) -> DeployedModel:
-    """The version on the endpoint with at least ``SMOKE_PERCENT`` of its traffic, all of it when it is alone."""
+    """The version on the endpoint with at least ``SMOKE_PERCENT`` of its traffic, or all of it."""
     from google.cloud.aiplatform_v1.types import DeployedModel
 
     name, wanted = connection.endpoint_name(config.endpoint), wanted_id(config, version)

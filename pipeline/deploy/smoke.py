@@ -1,4 +1,4 @@
-"""The proof before traffic moves: the new deployed model draws a picture and names the weights it drew it with."""
+"""The proof before traffic moves: the new model draws a picture and names its weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.progress import Progress
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Endpoint
 
-# Mean difference per channel, of 255: JPEG and another CPU's rounding stay below, another picture is far above.
+# Mean difference per channel, of 255: JPEG and rounding stay below, another picture is far above.
 _LARGEST_DIFFERENCE = 12.0
 _SMALLEST_SPREAD = 2.0
 _NOTE_EVERY = 50
@@ -64,7 +64,7 @@ def prove(
 ) -> Proof:
     """Ask until ``deployed_id`` has answered. Raises MarqueeError when its picture or weights are not right.
 
-    Beside a model in service the new one has 1 % of the traffic: what others answer meanwhile is not looked at.
+    Beside a model in service the new one has 1 % of the traffic: others' answers are not looked at.
     """
     end = time.monotonic() + smoke.seconds
     requests = 0
@@ -83,7 +83,7 @@ def prove(
 
 
 def _body(smoke: Smoke, first: bool) -> dict[str, Any]:
-    """The fixed request. The others, most of which the old model answers, ask for two steps unless compared."""
+    """The fixed request. Repetitions, which mostly reach the old model, take two steps."""
     instance: dict[str, Any] = {"prompt": smoke.prompt, "seed": smoke.seed, "response": "full"}
     if not first and smoke.expected is None:
         instance["num_inference_steps"] = 2

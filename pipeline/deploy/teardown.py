@@ -29,7 +29,7 @@ class Torn:
 
 
 def teardown(connection: Connection, config: DeployConfig, progress: Progress) -> Torn:
-    """Endpoint, model and archives of this configuration. Raises MarqueeError when something is still there."""
+    """Endpoint, model and archives of this configuration. Raises MarqueeError if some is still there."""
     removed: list[str] = []
     left: list[str] = []
     with explained("tearing down"):

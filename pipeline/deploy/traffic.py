@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def promote(connection: Connection, config: DeployConfig, progress: Progress) -> DeployedModel:
-    """All traffic to the newest deployed model, which becomes the default version; the others are undeployed."""
+    """All traffic to the newest deployed model, the default version from now on; the others go."""
     newest, *others = _deployed(connection, config, progress)
     _settle(connection, config, newest, others, progress)
     return newest
 
 
 def rollback(connection: Connection, config: DeployConfig, progress: Progress) -> DeployedModel:
-    """All traffic to the model before the newest, which is undeployed. Raises MarqueeError when there is none."""
+    """All traffic to the model before the newest, which goes. Raises MarqueeError when there is none."""
     newest, *others = _deployed(connection, config, progress)
     if not others:
         raise MarqueeError(
-            f"endpoint {config.endpoint} has only deployed model {newest.id}; there is nothing to roll back to",
+            f"endpoint {config.endpoint} has only deployed model {newest.id}: nothing to roll back to",
             cure="deploy an older archive again",
         )
     _settle(connection, config, others[0], [newest], progress)

@@ -68,7 +68,7 @@ def _send(blob: Blob, archive: ArchiveFile, progress: Progress) -> None:
     progress.start(f"uploading {archive.path.name}", archive.size)
     try:
         with open(archive.path, "rb") as file:
-            # Generation 0 means "only if nothing is there": it also lets the client retry a broken upload safely.
+            # Generation 0: only if nothing is there. It also lets the client retry a broken upload.
             blob.upload_from_file(
                 _Watched(file, progress), size=archive.size, if_generation_match=0, checksum="crc32c"
             )

@@ -1,4 +1,4 @@
-"""Proof of weights: what each deployed model really loaded, compared with its version and with the archive."""
+"""Proof of weights: what each deployed model loaded, against its version and the archive."""
 
 from __future__ import annotations
 
