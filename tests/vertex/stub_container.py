@@ -68,6 +68,9 @@ class StubContainer:
     def requests(self) -> list[tuple[str, str, bytes]]:
         return list(self.server.requests)
 
+    def is_running(self) -> bool:
+        return self.server.fileno() >= 0
+
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
@@ -108,5 +111,6 @@ class _Tracked(StubContainer):
     owner: StubContainers
 
     def stop(self) -> None:
-        super().stop()
-        self.owner.running.remove(self)
+        if self in self.owner.running:
+            super().stop()
+            self.owner.running.remove(self)

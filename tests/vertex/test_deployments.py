@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 from google.api_core import exceptions
@@ -46,6 +48,62 @@ def test_replicas_are_as_many_as_the_least_asked_for_and_share_the_cores(
     [held] = clients.endpoints.get_endpoint(name=endpoint).deployed_models
     assert held.dedicated_resources.min_replica_count == 1
     assert held.dedicated_resources.max_replica_count == 2
+
+
+def test_a_model_tells_where_it_is_deployed_and_an_endpoint_how_many_replicas_run(clients: Clients) -> None:
+    model, endpoint = clients.upload("shapes"), clients.create_endpoint().name
+    deployed = clients.deploy(endpoint, model.model, replicas=2)
+    [place] = clients.models.get_model(name=model.model).deployed_models
+    assert (place.endpoint, place.deployed_model_id) == (endpoint, deployed.id)
+    [held] = clients.endpoints.get_endpoint(name=endpoint).deployed_models
+    assert held.status.available_replica_count == 2
+
+
+def test_one_id_may_be_used_on_two_endpoints_but_not_twice_on_one(clients: Clients) -> None:
+    first, second = clients.create_endpoint("a").name, clients.create_endpoint("b").name
+    shapes, letters = clients.upload("shapes").model, clients.upload("letters").model
+    clients.deploy(first, shapes, id="17")
+    clients.deploy(second, letters, id="17")
+    assert clients.predict(first, {}).predictions[0]["archive"] == "shapes"
+    assert clients.predict(second, {}).predictions[0]["archive"] == "letters"
+    with pytest.raises(exceptions.Conflict):
+        clients.begin_deploy(first, letters, id="17", split={"17": 50, "0": 50})
+    clients.undeploy(second, "17")
+    assert clients.predict(first, {}).predictions[0]["archive"] == "shapes"
+    with pytest.raises(exceptions.BadRequest, match="deployed model id"):
+        clients.begin_deploy(second, letters, id="seventeen")
+
+
+def test_a_replica_that_dies_is_started_again(cloud: LocalVertex, clients: Clients) -> None:
+    endpoint = clients.create_endpoint().name
+    clients.deploy(endpoint, clients.upload("shapes").model)
+    cloud.containers.running[0].stop()
+    with pytest.raises(exceptions.ServiceUnavailable):
+        clients.predict(endpoint, {}, retry=None)
+    deadline = time.monotonic() + 60
+    while not cloud.containers.running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert clients.predict(endpoint, {}).predictions[0]["archive"] == "shapes"
+
+
+def test_undeploying_lets_running_requests_finish(cloud: LocalVertex) -> None:
+    clients = cloud.clients("grpc")
+    endpoint = clients.create_endpoint().name
+    deployed = clients.deploy(endpoint, clients.upload("shapes").model)
+    answers: list[str] = []
+
+    def ask() -> None:
+        answers.append(clients.predict(endpoint, {"seconds": 2}).predictions[0]["archive"])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not cloud.containers.running[0].requests:
+        time.sleep(0.01)
+    clients.undeploy(endpoint, deployed.id)
+    asking.join()
+    assert answers == ["shapes"]
+    assert cloud.containers.running == []
+    clients.close[0].close()
 
 
 def test_the_container_s_own_words_are_in_the_error_and_nothing_is_left(

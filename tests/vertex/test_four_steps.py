@@ -1,4 +1,4 @@
-"""The public tutorial's four steps with Google's SDK alone, in a program of its own, against real TorchServe."""
+"""The tutorial's four steps with Google's SDK alone, in a program of its own, against real TorchServe."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def test_the_four_steps_then_a_restart_then_everything_gone(cloud: LocalVertex, 
     assert not any((cloud.folder / "vertex" / "deployed").iterdir())
 
 
-def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_words(cloud: LocalVertex) -> None:
+def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_words(
+    cloud: LocalVertex,
+) -> None:
     cloud.put("broken/model.mar", archive_of("import a_package_that_is_not_there"))
     clients = cloud.clients("grpc")
     endpoint = clients.create_endpoint().name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,10 @@ from pipeline.cloud.vertex.failures import ServiceFailure, invalid
 from pipeline.cloud.vertex.models import Models
 from pipeline.cloud.vertex.names import new_number, read_endpoint, read_model, region_of
 from pipeline.cloud.vertex.operations import Operations, Task, Work
+from pipeline.cloud.vertex.placement import Placement, place_key
 
 _BEING_DEPLOYED = "0"  # the key by which a request's traffic split means the model it deploys
+_DEPLOYED_ID = re.compile(r"[0-9]{1,10}|[0-9]{19}")  # DeployedModel.id: the caller's, or an assigned one
 _CPU_QUOTA = "custom_model_serving_cpus"
 _MUTABLE = {"min_replica_count", "max_replica_count", "required_replica_count", "autoscaling_metric_specs"}
 _METRICS = {
@@ -82,13 +85,17 @@ class DeploymentService:
         if self._faults.take("quota-exhausted", f"DeployModel/{title}") is not None:
             raise failure_of("quota", "accelerator_type", _quota_of(deployed))
         deployed_id = deployed.id or new_number()
-        if deployed_id in held:
+        if not _DEPLOYED_ID.fullmatch(deployed_id):
+            raise invalid(f"Invalid deployed model id {deployed_id!r}: 1 to 10 digits.")
+        key = place_key(endpoint.name, deployed_id)
+        if deployed_id in held or self._operations.busy("DeployModel", "key", key):
             raise ServiceFailure(
                 "ALREADY_EXISTS", f"Deployed model {deployed_id} is on the endpoint already."
             )
         plan = {
             "endpoint": endpoint.name,
             "id": deployed_id,
+            "key": key,
             "model": model.name,
             "version": model.version_id,
         }
@@ -102,17 +109,20 @@ class DeploymentService:
         deployed.model, deployed.model_version_id = model.name, model.version_id
         deployed.display_name = task.title
         deployed.create_time = self._clock.now()
+        resources = deployed.dedicated_resources
+        resources.max_replica_count = resources.max_replica_count or max(1, resources.min_replica_count)
         try:
-            self._deployments.deploy(task.plan["endpoint"], deployed, model, task.stop)
+            self._deployments.deploy(Placement(task.plan["endpoint"], deployed, model), task.stop)
         except ServiceFailure:
             task.check()  # a container that was told to give up did not fail
             raise
         if task.stop.is_set():
-            self._deployments.undeploy(deployed.id)
+            self._deployments.undeploy(task.plan["key"])
         task.check()
 
         def add(endpoint: Any) -> None:
-            endpoint.deployed_models.append(deployed)
+            others = [each for each in endpoint.deployed_models if each.id != deployed.id]
+            endpoint.deployed_models = [*others, deployed]
             if request.traffic_split:
                 split = dict(request.traffic_split)
                 split[deployed.id] = split.pop(_BEING_DEPLOYED, 0)
@@ -145,7 +155,7 @@ class DeploymentService:
             }
 
         self._endpoints.change(task.plan["endpoint"], take)
-        self._deployments.undeploy(task.plan["id"])
+        self._deployments.undeploy(place_key(task.plan["endpoint"], task.plan["id"]))
         return UndeployModelResponse()
 
     def mutate(self, request: Any, _: Call) -> Any:
@@ -170,9 +180,7 @@ class DeploymentService:
         endpoint = self._endpoints.find(task.plan["endpoint"])
         deployed = _changed(find_deployed(endpoint, task.plan["id"]), request.deployed_model, paths)
         model = self._models.find(read_model(f"{deployed.model}@{deployed.model_version_id}"))
-        replicas = self._deployments.replicas(deployed.id, seconds=600)
-        if replicas is not None:
-            self._deployments.scale(replicas, endpoint.name, deployed, model, task.stop)
+        self._deployments.scale(Placement(endpoint.name, deployed, model), task.stop)
 
         def replace(endpoint: Any) -> None:
             models = endpoint.deployed_models

@@ -10,16 +10,27 @@ from google.cloud.aiplatform_v1.types import Endpoint
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.vertex.failures import ServiceFailure, not_found
 from pipeline.cloud.vertex.names import ModelName
+from pipeline.cloud.vertex.placement import place_key
 from pipeline.cloud.vertex.records import Records, Shelf
 
 
 class Endpoints:
-    """``dedicated_dns`` gives the host a dedicated endpoint answers at; it may differ after a restart."""
+    """``dedicated_dns`` gives the host a dedicated endpoint answers at; it may differ after a restart.
 
-    def __init__(self, records: Records, clock: Clock, dedicated_dns: Callable[[], str]) -> None:
+    ``replicas`` counts what runs of a deployed model, by its key.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        clock: Clock,
+        dedicated_dns: Callable[[], str],
+        replicas: Callable[[str], int],
+    ) -> None:
         self._records = records
         self._clock = clock
         self._dedicated_dns = dedicated_dns
+        self._replicas = replicas
         self._shelf = Shelf(records, "endpoint", Endpoint)
 
     def find(self, name: str) -> Any:
@@ -27,13 +38,13 @@ class Endpoints:
         endpoint = self._shelf.get(name)
         if endpoint is None:
             raise not_found("Endpoint", name)
-        return self._with_dns(endpoint)
+        return self._live(endpoint)
 
     def exists(self, name: str) -> bool:
         return self._shelf.get(name) is not None
 
     def all(self, location: str = "") -> list[Any]:
-        return [self._with_dns(endpoint) for endpoint in self._shelf.all(location)]
+        return [self._live(endpoint) for endpoint in self._shelf.all(location)]
 
     def save(self, endpoint: Any) -> None:
         endpoint.update_time = self._clock.now()
@@ -50,17 +61,21 @@ class Endpoints:
     def remove(self, name: str) -> None:
         self._shelf.delete(name)
 
-    def holding(self, model: ModelName) -> list[str]:
-        """Names of the endpoints on which a model is deployed; with a version, that version alone."""
+    def holding(self, model: ModelName) -> list[tuple[str, str]]:
+        """Where a model is deployed, as endpoint and deployed model id; with a version, that one alone."""
         return [
-            endpoint.name
+            (endpoint.name, deployed.id)
             for endpoint in self._shelf.all("")
-            if any(_is_of(deployed, model) for deployed in endpoint.deployed_models)
+            for deployed in endpoint.deployed_models
+            if _is_of(deployed, model)
         ]
 
-    def _with_dns(self, endpoint: Any) -> Any:
+    def _live(self, endpoint: Any) -> Any:
+        """The endpoint with what is true only now: the host it answers at and the replicas that run."""
         if endpoint.dedicated_endpoint_enabled:
             endpoint.dedicated_endpoint_dns = self._dedicated_dns()
+        for deployed in endpoint.deployed_models:
+            deployed.status.available_replica_count = self._replicas(place_key(endpoint.name, deployed.id))
         return endpoint
 
 

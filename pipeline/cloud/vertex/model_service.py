@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from google.cloud.aiplatform_v1.types import (
-    DeleteModelRequest,
+    DeployedModelRef,
     ListModelsResponse,
     ListModelVersionsResponse,
     Model,
@@ -19,6 +19,7 @@ from pipeline import rules
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.vertex.calls import Call, Handler
 from pipeline.cloud.vertex.checks import enforce, failure_of, today
+from pipeline.cloud.vertex.endpoints import Endpoints
 from pipeline.cloud.vertex.failures import ServiceFailure, invalid, refused
 from pipeline.cloud.vertex.listing import page
 from pipeline.cloud.vertex.models import DEFAULT_ALIAS, Models
@@ -44,7 +45,7 @@ class Artifacts(Protocol):
 
 
 class ModelService:
-    """``deployed_on`` tells on which endpoints a model (all versions, or one) is or is being deployed."""
+    """Models and their versions."""
 
     def __init__(
         self,
@@ -52,13 +53,13 @@ class ModelService:
         operations: Operations,
         clock: Clock,
         artifacts: Artifacts,
-        deployed_on: Callable[[ModelName], list[str]],
+        endpoints: Endpoints,
     ) -> None:
         self._models = models
         self._operations = operations
         self._clock = clock
         self._artifacts = artifacts
-        self._deployed_on = deployed_on
+        self._endpoints = endpoints
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -116,18 +117,34 @@ class ModelService:
         return UploadModelResponse(model=model.name, model_version_id=model.version_id)
 
     def get(self, request: Any, _: Call) -> Any:
-        return self._models.find(read_model(request.name))
+        return self._with_deployments(self._models.find(read_model(request.name)))
+
+    def _with_deployments(self, model: Any) -> Any:
+        held = self._endpoints.holding(ModelName(model.name, model.version_id))
+        model.deployed_models = [
+            DeployedModelRef(endpoint=endpoint, deployed_model_id=deployed_id)
+            for endpoint, deployed_id in held
+        ]
+        return model
+
+    def _deployed_on(self, name: ModelName) -> list[str]:
+        """The endpoints on which a model (all versions, or one) is or is being deployed."""
+        endpoints = [endpoint for endpoint, _ in self._endpoints.holding(name)]
+        if self._operations.busy("DeployModel", "model", name.resource):
+            endpoints.append("an endpoint it is being deployed to")
+        return endpoints
 
     def list_models(self, request: Any, _: Call) -> Any:
         found = self._models.defaults(read_location(request.parent))
         kept, token = page(found, request.page_size, request.page_token, request.filter, request.order_by)
-        return ListModelsResponse(models=kept, next_page_token=token)
+        models = [self._with_deployments(model) for model in kept]
+        return ListModelsResponse(models=models, next_page_token=token)
 
     def list_versions(self, request: Any, _: Call) -> Any:
         name = read_model(request.name)
         self._models.find(name)
         found = self._models.versions(name.resource)
-        for model in found:  # this list alone shows the version in the name
+        for model in map(self._with_deployments, found):  # this list alone shows the version in the name
             model.name = f"{model.name}@{model.version_id}"
         kept, token = page(found, request.page_size, request.page_token, request.filter, request.order_by)
         return ListModelVersionsResponse(models=kept, next_page_token=token)
@@ -180,19 +197,6 @@ class ModelService:
     def _delete(self, task: Task) -> Any:
         self._models.remove(task.plan["model"], task.plan["version"])
         return empty_pb2.Empty()
-
-
-def describe_model(models: Models) -> Callable[[Any], str]:
-    """What fault targets call the model of a request: its display name."""
-
-    def describe(request: Any) -> str:
-        if isinstance(request, UploadModelRequest):
-            return str(request.model.display_name)
-        if isinstance(request, DeleteModelRequest):
-            return str(models.find(read_model(request.name)).display_name)
-        return ""
-
-    return describe
 
 
 def _plain_upload(request: Any, location: str) -> rules.Upload:

@@ -22,6 +22,7 @@ from pipeline.cloud.vertex.endpoint_service import inference_timeout
 from pipeline.cloud.vertex.endpoints import Endpoints, find_deployed
 from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, not_found, refused
 from pipeline.cloud.vertex.names import read_endpoint
+from pipeline.cloud.vertex.placement import place_key
 from pipeline.cloud.vertex.traffic import TrafficSplitter
 
 
@@ -42,7 +43,7 @@ class PredictionService:
         return {
             "PredictionService.Predict": self.predict,
             "PredictionService.RawPredict": self.raw_predict,
-            "PredictionService.StreamRawPredict": self.raw_predict,
+            "PredictionService.StreamRawPredict": self.stream_raw_predict,
         }
 
     def predict(self, request: Any, call: Call) -> Any:
@@ -82,6 +83,12 @@ class PredictionService:
         }
         return RawAnswer(answer.status, answer.body, answer.content_type, headers)
 
+    def stream_raw_predict(self, request: Any, call: Call) -> RawAnswer:
+        """The same in one piece; of custom models only dedicated endpoints stream (SDK: models.py)."""
+        if not call.dedicated:
+            raise refused("StreamRawPredict of a custom model is only supported on dedicated endpoints.")
+        return self.raw_predict(request, call)
+
     def _endpoint(self, name: str, call: Call) -> Any:
         endpoint = self._endpoints.find(read_endpoint(name))
         if call.dedicated and not endpoint.dedicated_endpoint_enabled:
@@ -106,7 +113,7 @@ class PredictionService:
         if self._faults.take("endpoint-timeout", f"Predict/{deployed.display_name}") is not None:
             self._clock.sleep(seconds)
             raise too_slow
-        replicas = self._deployments.replicas(deployed.id, seconds)
+        replicas = self._deployments.replicas(place_key(endpoint.name, deployed.id), seconds)
         if replicas is None:
             raise ServiceFailure("UNAVAILABLE", f"No replica of deployed model {deployed.id} is running.")
         endpoint_id = endpoint.name.rpartition("/")[2]

@@ -29,6 +29,7 @@ from pipeline.cloud.vertex.operation_service import (
     list_locations,
 )
 from pipeline.cloud.vertex.operations import Operations
+from pipeline.cloud.vertex.placement import Placement, place_key
 from pipeline.cloud.vertex.prediction_service import PredictionService
 from pipeline.cloud.vertex.records import Records
 
@@ -45,12 +46,10 @@ class Vertex:
         self._faults = faults
         self._records = Records(folder)
         self._models = Models(self._records, clock)
-        self._endpoints = Endpoints(self._records, clock, lambda: self.dedicated_dns)
         self._deployments = Deployments(folder / "deployed", artifacts, start, clock, faults)
+        self._endpoints = Endpoints(self._records, clock, lambda: self.dedicated_dns, self._deployments.count)
         self._operations = Operations(self._records, clock, faults)
-        self._model_service = ModelService(
-            self._models, self._operations, clock, artifacts, self._deployed_on
-        )
+        self._model_service = ModelService(self._models, self._operations, clock, artifacts, self._endpoints)
         self._endpoint_service = EndpointService(self._endpoints, self._operations, clock)
         self._deployment_service = DeploymentService(
             self._models, self._endpoints, self._deployments, self._operations, clock, faults
@@ -102,16 +101,10 @@ class Vertex:
     def _restart(self, endpoint: str, deployed: Any) -> None:
         try:
             model = self._models.find(ModelName(deployed.model, deployed.model_version_id))
-            self._deployments.start(endpoint, deployed, model, self._stop)
+            self._deployments.start(Placement(endpoint, deployed, model), self._stop)
         except ServiceFailure as failure:
             LOG.error("deployed model %s of %s did not start again: %s", deployed.id, endpoint, failure)
-            self._deployments.lose(deployed.id)
-
-    def _deployed_on(self, name: ModelName) -> list[str]:
-        holding = self._endpoints.holding(name)
-        if self._operations.busy("DeployModel", "model", name.resource):
-            holding.append("an endpoint it is being deployed to")
-        return holding
+            self._deployments.lose(place_key(endpoint, deployed.id))
 
     def _title(self, request: Any) -> str:
         """The display name that fault targets know a request's resource by; empty when it has none."""

@@ -33,6 +33,9 @@ class TorchServeContainer:
     def url(self) -> str:
         return self.server.url
 
+    def is_running(self) -> bool:
+        return self.server.is_running()
+
     def stop(self) -> None:
         self.server.stop()
         _unlink(self.link)
@@ -66,7 +69,8 @@ def _link(folder: Path) -> Path:
 
 def _unlink(link: Path) -> None:
     link.unlink(missing_ok=True)
-    link.parent.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        link.parent.rmdir()
 
 
 def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
