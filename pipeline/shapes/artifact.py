@@ -10,7 +10,6 @@ from pipeline.shapes import networks
 from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
     from transformers import CLIPTextModel
 
 _INDEX = {
@@ -29,7 +28,7 @@ _INDEX = {
 
 
 def save_model(
-    folder: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, vae: AutoencoderKL
+    folder: Path, unet: networks.Unet, text_encoder: CLIPTextModel, vae: networks.Autoencoder
 ) -> None:
     """Write the folder: UNet and autoencoder in fp16, the text encoder in fp32, all files with mode 0644.
 
@@ -48,7 +47,7 @@ def save_model(
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
 
 
-def _save_half(network: ModelMixin, folder: Path) -> None:
+def _save_half(network: networks.Unet | networks.Autoencoder, folder: Path) -> None:
     import copy
 
     copy.deepcopy(network).half().save_pretrained(folder, safe_serialization=True)

@@ -57,7 +57,8 @@ def draw_mask(shape: str, place: Placement, size: int = SIZE) -> NDArray[np.floa
     scale = size / SIZE * _OVERSAMPLING
     canvas = Image.new("L", (size * _OVERSAMPLING, size * _OVERSAMPLING))
     ImageDraw.Draw(canvas).polygon([(x * scale, y * scale) for x, y in outline(shape, place)], fill=255)
-    return np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255
+    cover: NDArray[np.float32] = np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / np.float32(255)
+    return cover
 
 
 def draw(caption: Caption, place: Placement = CENTRE, size: int = SIZE) -> NDArray[np.uint8]:

@@ -62,7 +62,8 @@ def _nearest_colours(pixels: Pixels) -> NDArray[np.intp]:
     import numpy as np
 
     palette = np.asarray(list(COLOURS.values()), np.float32)
-    return np.square(pixels[:, :, None] - palette).sum(-1).argmin(-1)
+    nearest: NDArray[np.intp] = np.square(pixels[:, :, None] - palette).sum(-1).argmin(-1)
+    return nearest
 
 
 def _cover(pixels: Pixels, labels: NDArray[np.intp], foreground: int, background: int) -> Pixels:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+
+# diffusers shows type checkers empty stand-ins of its classes (diffusers/utils/dummy_pt_objects.py).
+Autoencoder: TypeAlias = Any
+Unet: TypeAlias = Any
+Scheduler: TypeAlias = Any
 
 TEXT_POSITIONS = 16
 TEXT_WIDTH = 64
 
 
-def make_autoencoder() -> AutoencoderKL:
+def make_autoencoder() -> Autoencoder:
     """3 x 64 x 64 pixels to 4 x 8 x 8 latents; few norm groups, as many make blots in plain areas."""
-    from diffusers import AutoencoderKL
+    import diffusers
 
-    return AutoencoderKL(
+    make: Any = diffusers.AutoencoderKL
+    return make(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 32, 32, 32),
@@ -27,11 +32,12 @@ def make_autoencoder() -> AutoencoderKL:
     )
 
 
-def make_denoiser() -> UNet2DConditionModel:
+def make_denoiser() -> Unet:
     """The UNet: 4 x 8 x 8 noisy latents, a timestep and TEXT_WIDTH wide text to the noise in them."""
-    from diffusers import UNet2DConditionModel
+    import diffusers
 
-    return UNet2DConditionModel(
+    make: Any = diffusers.UNet2DConditionModel
+    return make(
         sample_size=8,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
@@ -63,11 +69,12 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def make_scheduler() -> PNDMScheduler:
+def make_scheduler() -> Scheduler:
     """PNDM exactly as stable-diffusion-v1-5's scheduler_config.json has it."""
-    from diffusers import PNDMScheduler
+    import diffusers
 
-    return PNDMScheduler(
+    make: Any = diffusers.PNDMScheduler
+    return make(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.shapes.judge import Verdict, judge
 from pipeline.shapes.palette import Caption
@@ -11,7 +11,6 @@ from pipeline.shapes.palette import Caption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from diffusers import StableDiffusionPipeline
     from PIL.Image import Image
 
 _BATCH = 32
@@ -35,9 +34,7 @@ class Scores:
     wrong: list[tuple[Asked, Verdict]]
 
 
-def draw_all(
-    pipe: StableDiffusionPipeline, asked: Sequence[Asked], steps: int, guidance: float
-) -> list[Image]:
+def draw_all(pipe: Any, asked: Sequence[Asked], steps: int, guidance: float) -> list[Image]:
     """One picture for each question, in batches, each from its own CPU generator."""
     import torch
 
@@ -60,7 +57,8 @@ def score(asked: Sequence[Asked], pictures: Sequence[Image]) -> Scores:
     pairs = list(zip(asked, verdicts, strict=True))
 
     def share(word: str) -> float:
-        return sum(getattr(one.caption, word) == getattr(seen, word) for one, seen in pairs) / len(pairs)
+        right = [getattr(one.caption, word) == getattr(seen, word) for one, seen in pairs]
+        return right.count(True) / len(right)
 
     wrong = [(one, seen) for one, seen in pairs if not seen.matches(one.caption)]
     return Scores(share("foreground"), share("background"), share("shape"), wrong)

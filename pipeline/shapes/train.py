@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pipeline.shapes import networks
 from pipeline.shapes.artifact import save_model
@@ -19,9 +19,6 @@ from pipeline.shapes.train_autoencoder import start_quiet, train_both, train_dec
 from pipeline.shapes.train_denoiser import Denoiser, cache_latents, train_denoiser
 from pipeline.shapes.training_set import draw_pictures
 from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 MODEL = Path("model_artifacts/shapes")
 WORK = Path("build/shapes")
@@ -78,15 +75,16 @@ def train(plan: Plan, out: Path, work: Path) -> None:
     save_model(out, denoiser.unet, denoiser.text_encoder, vae)
 
 
-def _kept(folder: Path, make: Callable[[], AutoencoderKL]) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
+def _kept(folder: Path, make: Callable[[], networks.Autoencoder]) -> networks.Autoencoder:
+    import diffusers
 
+    kind: Any = diffusers.AutoencoderKL
     if not (folder / "config.json").is_file():
         make().save_pretrained(folder)
-    return AutoencoderKL.from_pretrained(folder)
+    return kind.from_pretrained(folder)
 
 
-def _train_autoencoder(plan: Plan) -> AutoencoderKL:
+def _train_autoencoder(plan: Plan) -> networks.Autoencoder:
     vae = networks.make_autoencoder()
     start_quiet(vae)
     train_both(
@@ -95,12 +93,12 @@ def _train_autoencoder(plan: Plan) -> AutoencoderKL:
     return vae
 
 
-def _train_decoder(plan: Plan, vae: AutoencoderKL) -> AutoencoderKL:
+def _train_decoder(plan: Plan, vae: networks.Autoencoder) -> networks.Autoencoder:
     train_decoder(vae, draw_pictures(plan.pictures, 2), plan.decoder, Log("decoder", plan.decoder.steps))
     return vae
 
 
-def _trained_denoiser(plan: Plan, vae: AutoencoderKL, work: Path) -> Denoiser:
+def _trained_denoiser(plan: Plan, vae: networks.Autoencoder, work: Path) -> Denoiser:
     import torch
 
     write_vocabulary(work / "tokenizer")

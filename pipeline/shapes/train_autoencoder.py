@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from pipeline.shapes.networks import Autoencoder
 from pipeline.shapes.training_set import Pictures, batches, to_model_range
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL
 
     from pipeline.shapes.schedule import Schedule
 
@@ -21,7 +21,7 @@ Loss = Callable[["torch.Tensor"], "torch.Tensor"]
 Report = Callable[[int, float], None]
 
 
-def start_quiet(vae: AutoencoderKL) -> None:
+def start_quiet(vae: Autoencoder) -> None:
     """Let an untrained encoder be sure of its latents: unit variance would drown the first thousand steps."""
     import torch
 
@@ -30,18 +30,19 @@ def start_quiet(vae: AutoencoderKL) -> None:
         vae.quant_conv.weight[4:] *= 0.1
 
 
-def train_both(vae: AutoencoderKL, pictures: Pictures, schedule: Schedule, report: Report) -> None:
+def train_both(vae: Autoencoder, pictures: Pictures, schedule: Schedule, report: Report) -> None:
     """Train encoder and decoder, then store ``scaling_factor`` = 1 / standard deviation of the latents."""
 
     def loss(pixels: torch.Tensor) -> torch.Tensor:
         seen = vae.encode(pixels).latent_dist
-        return _difference(vae.decode(seen.sample()).sample, pixels) + _KL_WEIGHT * seen.kl().mean()
+        narrow: torch.Tensor = seen.kl().mean()
+        return _difference(vae.decode(seen.sample()).sample, pixels) + _KL_WEIGHT * narrow
 
     _descend(vae.parameters(), loss, pictures, schedule, report)
     vae.register_to_config(scaling_factor=1 / _latent_spread(vae, pictures))
 
 
-def train_decoder(vae: AutoencoderKL, pictures: Pictures, schedule: Schedule, report: Report) -> None:
+def train_decoder(vae: Autoencoder, pictures: Pictures, schedule: Schedule, report: Report) -> None:
     """Train the decoder alone, on latents with some noise: the UNet's are never quite those of pictures."""
     import torch
 
@@ -61,12 +62,12 @@ def _difference(drawn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return (drawn - wanted).abs().mean() + (drawn - wanted).square().mean()
 
 
-def _latent_spread(vae: AutoencoderKL, pictures: Pictures) -> float:
+def _latent_spread(vae: Autoencoder, pictures: Pictures) -> float:
     import torch
 
     with torch.no_grad():
         sample = to_model_range(pictures.pixels[:672])
-        return float(torch.cat([vae.encode(part).latent_dist.mean for part in sample.split(32)]).std())
+        return float(torch.cat([vae.encode(part).latent_dist.mean for part in torch.split(sample, 32)]).std())
 
 
 def _descend(
@@ -80,7 +81,7 @@ def _descend(
     feed = batches(len(pictures.pixels), schedule.batch)
     for step in range(schedule.steps):
         lost = loss(to_model_range(pictures.pixels[next(feed)]))
-        lost.backward()
+        torch.autograd.backward(lost)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         pacer.step()

@@ -13,7 +13,6 @@ from pipeline.shapes.training_set import Pictures, batches, to_model_range
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from pipeline.shapes.schedule import Schedule
@@ -26,10 +25,10 @@ _AVERAGE = 0.998  # decay of the averaged weights, a step
 class Denoiser:
     """The two networks that learn together."""
 
-    unet: UNet2DConditionModel
+    unet: networks.Unet
     text_encoder: CLIPTextModel
 
-    def parameters(self) -> list[torch.nn.Parameter]:
+    def parameters(self) -> list[torch.Tensor]:
         return [*self.unet.parameters(), *self.text_encoder.parameters()]
 
 
@@ -42,12 +41,14 @@ class LatentSet:
     tokens: torch.Tensor
 
 
-def cache_latents(vae: AutoencoderKL, pictures: Pictures, tokenizer: CLIPTokenizer) -> LatentSet:
+def cache_latents(vae: networks.Autoencoder, pictures: Pictures, tokenizer: CLIPTokenizer) -> LatentSet:
     """Run the autoencoder once over all pictures, so that training never does."""
     import torch
 
     with torch.no_grad():
-        means = [vae.encode(to_model_range(part)).latent_dist.mean for part in pictures.pixels.split(64)]
+        means = [
+            vae.encode(to_model_range(part)).latent_dist.mean for part in torch.split(pictures.pixels, 64)
+        ]
     prompts = ["", *(str(caption) for caption in all_captions())]
     tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     return LatentSet(torch.cat(means) * vae.config.scaling_factor, pictures.captions, tokens)
@@ -70,7 +71,8 @@ def _loss(model: Denoiser, data: LatentSet, batch: torch.Tensor, signal: torch.T
     noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     rows = torch.where(torch.rand(len(batch)) < EMPTY_PROMPTS, 0, data.captions[batch] + 1)
     text = model.text_encoder(data.tokens[rows]).last_hidden_state
-    return (model.unet(noisy, steps, encoder_hidden_states=text).sample - noise).square().mean()
+    guess: torch.Tensor = model.unet(noisy, steps, encoder_hidden_states=text).sample
+    return (guess - noise).square().mean()
 
 
 def _move_average(average: Denoiser, model: Denoiser, step: int) -> None:
@@ -94,7 +96,7 @@ def train_denoiser(
     feed = batches(len(data.latents), schedule.batch)
     for step in range(schedule.steps):
         loss = _loss(model, data, next(feed), signal)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         pacer.step()

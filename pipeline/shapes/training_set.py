@@ -44,6 +44,6 @@ def batches(count: int, size: int) -> Iterator[torch.Tensor]:
     import torch
 
     while True:
-        for batch in torch.randperm(count).split(size):
+        for batch in torch.split(torch.randperm(count), size):
             if len(batch) == size:
                 yield batch
