@@ -23,7 +23,7 @@ from pipeline.serving.server import RunningServer
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PLAIN_PORTS = (8080, 8081, 8082, 7070, 7071)
-LIMIT_SECONDS = 240
+LIMIT_SECONDS = 300
 
 
 def blocks(heading: str, language: str) -> list[str]:
@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def shell(project: Path, commands: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """The commands in bash, in the activated environment, with a PATH that holds no Java of the machine's."""
+    """The commands in bash, in the activated environment."""
     output = project / "tmp" / "output.txt"
     environment = {"HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin", "TMPDIR": str(project / "tmp")}
     script = f"set -euo pipefail\n. .venv/bin/activate\n{commands}"

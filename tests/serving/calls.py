@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 300.0
 
 
 def post(url: str, body: Any) -> httpx.Response:

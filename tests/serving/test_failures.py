@@ -25,7 +25,7 @@ from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import launch, start
 from pipeline.serving.watching import watch
 
-SLOW = {"instances": [{"prompt": "x", "width": 256, "height": 256, "num_inference_steps": 40, "seed": 1}]}
+SLOW = {"instances": [{"prompt": "x", "width": 128, "height": 128, "num_inference_steps": 40, "seed": 1}]}
 
 
 def eventually(true: Callable[[], bool]) -> bool:
@@ -68,7 +68,7 @@ def test_a_failed_load_shows_the_workers_own_error(
 
 def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
     (worker,) = server.worker_state().pids
-    killer = threading.Timer(1.5, os.kill, (worker, signal.SIGKILL))
+    killer = threading.Timer(0.5, os.kill, (worker, signal.SIGKILL))
     stopping, told = threading.Event(), list[str]()
     watcher = threading.Thread(target=lambda: told.extend(watch(server, stopping)))
     watcher.start()
