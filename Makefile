@@ -40,10 +40,11 @@ $(MAR): $(STAMP)
 	$(VENV)/bin/marquee build
 
 bench: $(STAMP)  ## the archive's and the engine's measurements (see docs/)
-	$(VENV)/bin/python docs/bench.py
+	$(VENV)/bin/python -m benchmarks.archive
+	$(VENV)/bin/python -m benchmarks.sd15
 
 rehearse: $(STAMP)  ## serve the archive in the prebuilt container's Python 3.9 (large download)
-	$(VENV)/bin/python docs/rehearse.py
+	$(VENV)/bin/python -m pipeline.containers.rehearse
 
 clean:  ## remove what was built, keep the environment
 	rm -rf out build $(MAR)
