@@ -162,18 +162,18 @@ def reset(folder: CloudFolder) -> None:
 
 
 def end_orphans(folder: CloudFolder) -> None:
-    """End what a cloud left behind that was killed: processes that work inside this folder's vertex part."""
+    """End the replicas that a killed cloud left behind: they work inside the folder's vertex part."""
     kill([process for process in psutil.process_iter() if _works_in(process, folder.vertex)])
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:
+    """A shell or an editor in that folder is somebody's own: only what TorchServe consists of counts."""
     try:
-        place = Path(process.cwd())
-        words = process.cmdline()
+        place, words, name = Path(process.cwd()), process.cmdline(), process.name()
     except (psutil.Error, OSError):
         return False
-    inside = place == folder or folder in place.parents
-    return process.pid != os.getpid() and (inside or any(str(folder) + os.sep in word for word in words))
+    inside = place == folder or folder in place.parents or any(f"{folder}{os.sep}" in word for word in words)
+    return inside and name.startswith(("java", "python")) and process.pid != os.getpid()
 
 
 def kill(processes: list[psutil.Process]) -> None:

@@ -117,7 +117,8 @@ def test_state_and_ports_survive_a_restart_and_reset_empties(cloud: Cloud) -> No
 def test_cloud_that_was_killed_is_started_anew_and_its_children_ended(cloud: Cloud) -> None:
     cloud("up")
     first = int(str(cloud.status()["pid"]))
-    orphan = subprocess.Popen(["sleep", "600"], cwd=cloud.folder / "vertex", start_new_session=True)
+    asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    orphan = subprocess.Popen(asleep, cwd=cloud.folder / "vertex", start_new_session=True)
     os.kill(first, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], 60)
 
