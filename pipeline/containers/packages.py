@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.archive.layout import PACKAGES_FOLDER, Member, bytes_member
-from pipeline.containers.targets import Target, Trim, trim_rules
+from pipeline.containers.targets import Target, Trim, lock_text, trim_rules
 from pipeline.containers.wheels import fetch_wheels
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
@@ -18,9 +18,14 @@ def package_members(target: Target, cache: Path, progress: Progress) -> list[Mem
     """The trimmed content of the target's locked wheels; none where its container has the packages."""
     if target.lock is None:
         return []
+    return wheel_members(fetch_wheels(target, lock_text(target), cache, progress))
+
+
+def wheel_members(wheels: Sequence[Path]) -> list[Member]:
+    """What ships of some wheels; raises MarqueeError where two bring the same file."""
     rules = trim_rules()
     members: dict[str, Member] = {}
-    for wheel in fetch_wheels(target, cache, progress):
+    for wheel in wheels:
         for name, content in _wheel_files(wheel, rules):
             if name in members:
                 raise MarqueeError(f"{wheel.name} brings {name}, which another package brought already")

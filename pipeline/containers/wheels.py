@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.containers.targets import Target, lock_text
+from pipeline.containers.targets import Target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -38,17 +38,17 @@ def parse_lock(text: str) -> list[LockedPackage]:
     return packages
 
 
-def fetch_wheels(target: Target, cache: Path, progress: Progress) -> list[Path]:
-    """Every locked wheel of the target, in the lock's order, from the cache or from the package index.
+def fetch_wheels(target: Target, lock: str, cache: Path, progress: Progress) -> list[Path]:
+    """Every wheel of the target's lock file, in the lock's order, from the cache or from the package index.
 
     Raises MarqueeError where one cannot be downloaded or is not the locked one.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    packages = parse_lock(lock_text(target))
+    packages = parse_lock(lock)
     wheels = _cached(packages, cache)
     if any(package not in wheels for package in packages):
         progress.note(f"downloading {len(packages) - len(wheels)} packages for {target.name}")
-        _download(target, cache)
+        _download(target, lock, cache)
         wheels = _cached(packages, cache)
     missing = [package.name for package in packages if package not in wheels]
     if missing:
@@ -61,10 +61,10 @@ def _cached(packages: list[LockedPackage], cache: Path) -> dict[LockedPackage, P
     return {package: by_digest[package.sha256] for package in packages if package.sha256 in by_digest}
 
 
-def _download(target: Target, cache: Path) -> None:
+def _download(target: Target, lock: str, cache: Path) -> None:
     """Let pip resolve nothing: the lock says it all, for the target's Python and not for this one."""
-    lock = cache / str(target.lock)
-    lock.write_text(lock_text(target), encoding="utf-8")
+    requirements = cache / str(target.lock)
+    requirements.write_text(lock, encoding="utf-8")
     abi = "cp" + target.python.replace(".", "")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--python-version", target.python, "--implementation", "cp"]
@@ -77,7 +77,7 @@ def _download(target: Target, cache: Path) -> None:
         "--abi",
         "none",
         "--requirement",
-        str(lock),
+        str(requirements),
         "--dest",
         str(cache),
     ]

@@ -1,0 +1,169 @@
+"""`make rehearse`: serve an archive for a prebuilt container in its twin, and look at the picture.
+
+The twin is Python 3.9 with torch 2.4.1 and nothing of Hugging Face's, under three TorchServe versions. Large:
+about 6 GB are downloaded and kept below ~/.cache/marquee/rehearsal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.archive.build import BuildConfig, Built, build, repository_root
+from pipeline.containers.twin import TORCHSERVE_VERSIONS, Twin, prepare_twin, start_torchserve
+from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
+
+TARGET = "vertex-pytorch-gpu-2-4"
+REPORT = Path("docs", "prebuilt-rehearsal.md")
+REQUEST = {"prompt": "a red circle on a blue background", "seed": 1, "output_format": "png"}
+PICTURE_DEADLINE_SECONDS = 300
+# Other versions of torch round differently; another picture differs by dozens of levels.
+LARGEST_MEAN_DIFFERENCE = 2.0
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one TorchServe version did: seconds from start to the first picture, and how far it is off."""
+
+    torchserve: str
+    seconds: float
+    mean_difference: float
+    problem: str
+
+    @property
+    def is_right(self) -> bool:
+        return not self.problem and self.mean_difference <= LARGEST_MEAN_DIFFERENCE
+
+
+def rehearse(model: Path, versions: tuple[str, ...], twin: Twin) -> tuple[Built, list[Rehearsal]]:
+    """Build the archive for the target and serve it under every version in turn."""
+    with tempfile.TemporaryDirectory(prefix="marquee-rehearsal-") as name:
+        work = Path(name)
+        built = build(BuildConfig(str(model), work / "store" / "model.mar", container=TARGET), Silent())
+        expected = draw_here(model, built.path)
+        found = []
+        for version in versions:
+            found.append(_serve_once(twin, version, work, expected))
+            shutil.rmtree(work / "server", ignore_errors=True)
+        return built, found
+
+
+def draw_here(model: Path, archive: Path) -> Any:
+    """The picture that plain diffusers of this environment draws for the request, as an RGB image."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from pipeline.archive.inspection import inspect_archive
+
+    defaults = inspect_archive(archive, Silent()).settings["marquee"]["defaults"]
+    pipeline = StableDiffusionPipeline.from_pretrained(model)  # type: ignore[no-untyped-call]
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        REQUEST["prompt"],
+        num_inference_steps=defaults["num_inference_steps"],
+        guidance_scale=defaults["guidance_scale"],
+        width=defaults["width"],
+        height=defaults["height"],
+        generator=torch.Generator("cpu").manual_seed(int(str(REQUEST["seed"]))),
+    ).images[0]
+
+
+def _serve_once(twin: Twin, version: str, work: Path, expected: Any) -> Rehearsal:
+    start = time.monotonic()
+    with _server(twin, version, work) as url:
+        try:
+            picture = _first_picture(url, start)
+        except MarqueeError as error:
+            return Rehearsal(version, time.monotonic() - start, float("nan"), str(error))
+        return Rehearsal(version, time.monotonic() - start, mean_difference(picture, expected), "")
+
+
+@contextmanager
+def _server(twin: Twin, version: str, work: Path) -> Iterator[str]:
+    process, url = start_torchserve(twin, version, work / "store", work / "server")
+    try:
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def _first_picture(url: str, start: float) -> Any:
+    """Ask until a picture comes: /ping is 200 long before that, and without packages for ever."""
+    import httpx
+    from PIL import Image
+
+    answer = "no answer"
+    while time.monotonic() - start < PICTURE_DEADLINE_SECONDS:
+        try:
+            response = httpx.post(f"{url}/predictions/model", json={"instances": [REQUEST]}, timeout=120)
+        except httpx.HTTPError as error:
+            answer = repr(error)
+        else:
+            answer = f"{response.status_code} {response.text[:200]}"
+            if response.status_code == 200:
+                return Image.open(io.BytesIO(base64.b64decode(response.json()["predictions"][0])))
+        time.sleep(0.2)
+    raise MarqueeError(f"no picture in {PICTURE_DEADLINE_SECONDS} s; the last answer was {answer}")
+
+
+def mean_difference(picture: Any, expected: Any) -> float:
+    """How many of 255 levels two pictures differ by on average; infinite where their sizes do."""
+    import numpy as np
+
+    left = np.asarray(picture.convert("RGB"), dtype=float)
+    right = np.asarray(expected.convert("RGB"), dtype=float)
+    return float(np.abs(left - right).mean()) if left.shape == right.shape else float("inf")
+
+
+def report(built: Built, found: list[Rehearsal], twin: Twin) -> str:
+    """The table of docs/prebuilt-rehearsal.md."""
+    lines = [
+        f"Run on {time.strftime('%Y-%m-%d')}: {twin.description}, nothing fetched at start, "
+        f"`service_envelope=json`. The archive carries {built.packages_files} package files, "
+        f"{built.packages_size / 1e6:.0f} MB.",
+        "",
+        "| TorchServe | first picture after start | picture against plain diffusers here |",
+        "|---|---|---|",
+    ]
+    for one in found:
+        verdict = (
+            one.problem or f"{'right' if one.is_right else 'WRONG'}, {one.mean_difference:.2f} levels off"
+        )
+        lines.append(f"| {one.torchserve} | {one.seconds:.1f} s | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--model", type=Path, default=repository_root() / "model_artifacts" / "shapes")
+    parser.add_argument("--python", type=Path, help="a Python 3.9 (default: found on the PATH or in pyenv)")
+    parser.add_argument("--torchserve", nargs="*", default=TORCHSERVE_VERSIONS)
+    arguments = parser.parse_args()
+    twin = prepare_twin(arguments.python, tuple(arguments.torchserve))
+    built, found = rehearse(arguments.model, tuple(arguments.torchserve), twin)
+    text = report(built, found, twin)
+    sys.stdout.write(text)
+    page = repository_root() / REPORT
+    head = page.read_text(encoding="utf-8").partition(TABLE_MARK)[0] if page.is_file() else ""
+    page.write_text(f"{head}{TABLE_MARK}\n{text}", encoding="utf-8")
+    return 0 if all(one.is_right for one in found) else 1
+
+
+TABLE_MARK = "<!-- below: written by make rehearse -->"
+
+if __name__ == "__main__":
+    sys.exit(main())
