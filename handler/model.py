@@ -62,7 +62,6 @@ class Model:
 def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> Model:
     """Load a diffusers folder; raises ModelError, DigestError or OSError, whose text names what is wrong."""
     import diffusers
-    import transformers
 
     index = _read_json(folder / "model_index.json")
     _check_index(index)
@@ -83,7 +82,7 @@ def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> M
         if channels_last and name != "text_encoder":
             module.to(memory_format=torch.channels_last)
     return Model(
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        tokenizer=_load_tokenizer(folder / "tokenizer", parts["text_encoder"].config.vocab_size),
         scheduler=_load_scheduler(index, folder),
         device=device,
         dtype=dtype,
@@ -126,6 +125,19 @@ def _load_scheduler(index: Mapping[str, Any], folder: Path) -> Any:
     if kind is None or not class_name.endswith("Scheduler"):
         raise ModelError(f"model_index.json names {class_name} as scheduler; diffusers has no such scheduler")
     return kind.from_pretrained(folder / "scheduler", local_files_only=True)
+
+
+def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
+    """transformers 5 makes an empty tokenizer of a folder without files, so what it made is checked, too."""
+    from transformers import CLIPTokenizer
+
+    whole = (folder / "tokenizer.json").is_file()
+    if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+        raise ModelError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    if not 0 < len(tokenizer) <= vocabulary:
+        raise ModelError(f"{folder} has {len(tokenizer)} tokens; the text encoder knows {vocabulary}")
+    return tokenizer
 
 
 def _empty(kind: Any, folder: Path) -> Any:

@@ -21,7 +21,8 @@ class SchedulerKind:
 
 SCHEDULERS: Mapping[str, SchedulerKind] = {
     "PNDM": SchedulerKind("PNDMScheduler", {"skip_prk_steps": True, "steps_offset": 1}),  # as SD 1.5 ships it
-    "DDIM": SchedulerKind("DDIMScheduler"),
+    # StableDiffusionPipeline insists on this, because latents are not pixels.
+    "DDIM": SchedulerKind("DDIMScheduler", {"clip_sample": False}),
     "Euler": SchedulerKind("EulerDiscreteScheduler"),
     "Euler ancestral": SchedulerKind("EulerAncestralDiscreteScheduler"),
     "DPM++ 2M": SchedulerKind("DPMSolverMultistepScheduler"),

@@ -47,6 +47,9 @@ def write_tiny_pipeline(folder: Path) -> Path:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder / "model")
+    scheduler = folder / "model" / "scheduler" / "scheduler_config.json"
+    # SD 1.5's file says this, too, though PNDM itself has no use for it.
+    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), "clip_sample": False}))
     return folder / "model"
 
 

@@ -1,0 +1,64 @@
+"""model-config.yaml: what it may say, and that a wrong word in it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler.settings import Settings, SettingsError, load_settings, parse_settings
+
+COMMITTED = Path(__file__).parents[2] / "model_artifacts" / "model-config.yaml"
+
+
+def test_the_committed_file_is_understood() -> None:
+    settings = load_settings(COMMITTED)
+    assert (settings.defaults.width, settings.defaults.guidance_scale) == (64, 4.0)
+    assert settings.limits.max_pixels == 65536
+    assert settings.limits.max_guidance_scale == 30.0
+
+
+def test_no_file_means_the_built_in_settings(tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "none.yaml") == Settings()
+
+
+def test_torchserves_workers_divide_the_threads() -> None:
+    assert parse_settings({"maxWorkers": 3}).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("document", "named"),
+    [
+        ([], "mapping"),
+        ({"maxBatchDelya": 1}, "maxBatchDelya"),
+        ({"asyncCommunication": True}, "asyncCommunication"),  # corrupts other clients' connections
+        ({"marquee": 3}, "marquee"),
+        ({"marquee": {"treads": 1}}, "treads"),
+        ({"marquee": {"defaults": {"steps": 1}}}, "steps"),
+        ({"marquee": {"defaults": {"width": 63}}}, "multiples of 8"),
+        ({"marquee": {"defaults": {"width": True}}}, "width"),
+        ({"marquee": {"defaults": {"guidance_scale": float("nan")}}}, "guidance_scale"),
+        ({"marquee": {"defaults": {"num_inference_steps": 1000}}}, "num_inference_steps"),
+        ({"marquee": {"defaults": {"scheduler": "Heun"}}}, "scheduler"),
+        ({"marquee": {"defaults": {"output_format": "gif"}}}, "output_format"),
+        ({"marquee": {"limits": {"max_pixels": 0}}}, "max_pixels"),
+        ({"marquee": {"limits": {"max_pixels": 4096}}}, "width x height"),
+        ({"marquee": {"schedulers": ["DDIM"]}}, "scheduler"),  # the default is not among them
+        ({"marquee": {"schedulers": []}}, "schedulers"),
+        ({"marquee": {"device": "tpu"}}, "device"),
+        ({"marquee": {"dtype": "fp16"}}, "dtype"),
+        ({"marquee": {"channels_last": 1}}, "channels_last"),
+        ({"marquee": {"threads": 0}}, "threads"),
+        ({"marquee": {"max_batch": "8"}}, "max_batch"),
+    ],
+)
+def test_a_wrong_word_is_named(document: Any, named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        parse_settings(document)
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model-config.yaml").write_text("a: [")
+    with pytest.raises(SettingsError, match=r"model-config\.yaml is not YAML"):
+        load_settings(tmp_path / "model-config.yaml")
