@@ -9,6 +9,7 @@ from pipeline.deploy.answers import explained
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
+from pipeline.deploy.labels import PROVED_LABEL
 from pipeline.deploy.register import register
 from pipeline.deploy.rollout import (
     ensure_deployed,
@@ -52,7 +53,10 @@ def deploy(
         ensure_endpoint(connection, config, progress)
         ensure_deployed(connection, config, version, progress)
         proof = smoke(connection, config, version, archive, progress)
+        mark_proved(connection, config, version)
     except MarqueeError as error:
+        if is_proved(config, version):  # it was in service before this run, and stays so
+            raise
         raise _taken_back(connection, config, version, error, progress) from error
     traffic, kept = move_traffic(connection, config, version, progress)
     return Deployed(
@@ -74,6 +78,24 @@ def smoke(
     progress.note("asking the new model for its first picture")
     client = find_client(connection, config.endpoint)
     return prove(client, config.smoke, archive, wanted_id(config, version), progress)
+
+
+def is_proved(config: DeployConfig, version: Model) -> bool:
+    """Whether an earlier run has seen the right picture of this version on this hardware."""
+    return version.labels.get(PROVED_LABEL) == wanted_id(config, version)
+
+
+def mark_proved(connection: Connection, config: DeployConfig, version: Model) -> None:
+    if is_proved(config, version):
+        return
+    from google.cloud.aiplatform_v1.types import Model
+
+    name = f"{connection.model_name(config.model)}@{version.version_id}"
+    labels = {**version.labels, PROVED_LABEL: wanted_id(config, version)}
+    with explained("noting that the picture was right"):
+        connection.models.update_model(
+            model=Model(name=name, labels=labels), update_mask={"paths": ["labels"]}
+        )
 
 
 def move_traffic(

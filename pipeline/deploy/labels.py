@@ -9,6 +9,7 @@ from typing import Any
 MANAGED = {"managed-by": "marquee"}
 ARCHIVE_LABEL = "marquee-archive"
 WEIGHTS_LABEL = "marquee-weights"
+PROVED_LABEL = "marquee-proved"  # the deployed model whose picture was right
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:

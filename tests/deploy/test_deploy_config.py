@@ -1,0 +1,130 @@
+"""deploy.yaml, profiles and flags; and which cloud they reach."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipeline.cloud.state import Running
+from pipeline.deploy.config import DeployConfig, load_config, profiles
+from pipeline.deploy.connection import connect, refuse_redirection, target_line
+from pipeline.errors import MarqueeError
+
+TODAY = date(2026, 11, 21)
+RUNNING = Running(
+    1, 0.0, "http://127.0.0.1:5001", "", "", "", "http://127.0.0.1:5002", "", "/s/ca.pem", "/s/key.json", "p"
+)
+
+
+def test_flags_beat_the_file_and_the_file_beats_the_profile(tmp_path: Path) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_text("machine: n1-standard-4\nregion: us-east1\nreplicas: 1\n".replace("replicas: 1\n", ""))
+    config = load_config(file, {"region": "us-west1", "traffic": None}, "t4", TODAY)
+    assert (config.machine, config.region, config.accelerator) == (
+        "n1-standard-4",
+        "us-west1",
+        "NVIDIA_TESLA_T4",
+    )
+
+
+@pytest.mark.parametrize("name", ["p100", "t4", "l4"])
+def test_every_profile_is_a_good_configuration(name: str) -> None:
+    config = load_config(None, {}, name, TODAY)
+    assert config.accelerator == profiles()[name]["accelerator"]
+    assert config.cloud == "local"
+    assert load_config(None, {"region": "us-east1"}, name, TODAY).image_uri.startswith("us-docker.pkg.dev/")
+
+
+def test_a_continents_own_registry_serves_its_prebuilt_images() -> None:
+    config = load_config(None, {"region": "europe-west1"}, "p100", TODAY)
+    assert config.image_uri == "europe-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest"
+
+
+def test_every_mistake_is_listed_at_once() -> None:
+    wrong = {
+        "cloud": "aws",
+        "regoin": "us-central1",
+        "machine": "n1-standard-9",
+        "accelerator_count": 3,
+        "traffic": 0,
+        "min_replicas": 3,
+        "max_replicas": 2,
+        "model": "1st",
+        "labels": {"Team": "art"},
+        "service_account": "me@example.com",
+        "inference_timeout": 9999,
+    }
+    with pytest.raises(MarqueeError) as raised:
+        load_config(None, wrong, "p100", TODAY)
+    told = str(raised.value)
+    for word in (
+        "cloud:",
+        "regoin: unknown key; did you mean region?",
+        "n1-standard-9",
+        "traffic:",
+        "min_replica_count 3",
+        "Invalid model_id 1st",
+        "Team=art",
+        "service_account:",
+        "inference_timeout 9999",
+    ):
+        assert word in told
+    assert "9 mistakes" in told
+
+
+def test_the_image_is_judged_on_the_day_it_is() -> None:
+    load_config(None, {}, "p100", date(2027, 1, 13))
+    with pytest.raises(MarqueeError, match="no longer available since 2027-01-14"):
+        load_config(None, {}, "p100", date(2027, 1, 14))
+
+
+def test_an_unreadable_file_and_an_unknown_profile_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MarqueeError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml", {}, None, TODAY)
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(MarqueeError, match="is not YAML"):
+        load_config(tmp_path / "bad.yaml", {}, None, TODAY)
+    with pytest.raises(MarqueeError, match="no profile is called 'h100'"):
+        load_config(None, {}, "h100", TODAY)
+
+
+def test_google_needs_a_project_of_ones_own() -> None:
+    with pytest.raises(MarqueeError, match="your own project"):
+        load_config(None, {"cloud": "google"}, "p100", TODAY)
+
+
+def test_the_first_line_names_the_target() -> None:
+    assert "nothing is charged" in target_line(DeployConfig())
+    google = target_line(DeployConfig(cloud="google", project="my-project"))
+    assert "GOOGLE CLOUD, project my-project" in google
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"STORAGE_EMULATOR_HOST": "http://localhost:9000"},
+        {"https_proxy": RUNNING.proxy},
+        {"GOOGLE_APPLICATION_CREDENTIALS": RUNNING.credentials_file},
+        {"REQUESTS_CA_BUNDLE": RUNNING.ca_file},
+    ],
+)
+def test_a_google_run_refuses_an_environment_that_leads_to_a_local_cloud(environ: dict[str, str]) -> None:
+    config = DeployConfig(cloud="google", project="my-project")
+    with pytest.raises(MarqueeError, match=next(iter(environ))), connect(config, RUNNING, environ):
+        pass
+
+
+def test_an_ordinary_environment_is_not_refused() -> None:
+    environ = {
+        "https_proxy": "http://proxy.example.com:3128",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/home/me/k.json",
+    }
+    refuse_redirection(environ, RUNNING)
+    refuse_redirection(environ, None)
+
+
+def test_a_local_run_without_a_local_cloud_says_so() -> None:
+    with pytest.raises(MarqueeError, match="not running"), connect(DeployConfig(), None, {}):
+        pass
