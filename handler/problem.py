@@ -27,12 +27,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that gets no picture: an HTTP status, a stable code, a sentence, and its problems if any."""
+    """A request that gets no picture: an HTTP status, a stable code, a sentence, and its problems if any.
+
+    ``retry_after_seconds`` says when to ask again, where that may help.
+    """
 
     status: int
     code: str
     message: str
     problems: tuple[Problem, ...] = ()
+    retry_after_seconds: int | None = None
 
 
 def invalid_request(problems: Sequence[Problem]) -> Refusal:

@@ -19,15 +19,16 @@ MAX_EXACT = 2**53
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back to one caller: an HTTP status and a JSON text."""
+    """What goes back to one caller: an HTTP status, a JSON text and, with 429, a Retry-After header."""
 
     status: int
     text: str
+    retry_after_seconds: int | None = None
 
 
 def refuse(refusal: Refusal) -> Reply:
     """The reply to a request that gets no picture."""
-    return Reply(refusal.status, to_json(error_body(refusal)))
+    return Reply(refusal.status, to_json(error_body(refusal)), refusal.retry_after_seconds)
 
 
 def reply(
@@ -85,7 +86,7 @@ def _failed(items: Sequence[Item], outcomes: Sequence[Outcome], first: Failure) 
         for index, outcome in zip(positions, outcomes)
         if isinstance(outcome, Failure)
     )
-    return Refusal(first.status, first.code, first.message, problems)
+    return Refusal(first.status, first.code, first.message, problems, first.retry_after_seconds)
 
 
 def _too_large(predictions: Sequence[Any], size: int, max_bytes: int) -> Refusal:

@@ -29,6 +29,9 @@ TORCHSERVE_KEYS = frozenset(
     }
 )
 
+TORCHSERVES = frozenset({"workers", "batch_size", "continuous_batching"})
+"""The Settings that come from TorchServe's own keys."""
+
 T = TypeVar("T")
 
 
@@ -75,8 +78,10 @@ class Settings:
     """All that model-config.yaml fixes for the handler.
 
     ``device`` is auto, cpu or cuda; ``dtype`` auto, float32, float16 or bfloat16; ``channels_last`` auto,
-    True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures of one pipeline
-    call; ``workers`` is TorchServe's maxWorkers.
+    True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together;
+    ``strict`` makes a picture's bits independent of the others'; a denoising step longer than
+    ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
+    maxWorkers, batchSize and continuousBatching.
     """
 
     defaults: Defaults = field(default_factory=Defaults)
@@ -87,7 +92,11 @@ class Settings:
     channels_last: bool | str = "auto"
     threads: int | str = "auto"
     max_batch: int = 8
+    strict: bool = False
+    max_step_seconds: int = 240
     workers: int = 1
+    batch_size: int = 1
+    continuous_batching: bool = False
 
 
 def load_settings(path: Path) -> Settings:
@@ -108,7 +117,7 @@ def parse_settings(document: Any) -> Settings:
     top = _mapping(document, "model-config.yaml")
     _refuse_unknown(top, TORCHSERVE_KEYS | {"marquee"}, "model-config.yaml")
     own = _mapping(top.get("marquee", {}), "marquee")
-    _refuse_unknown(own, {spec.name for spec in dataclasses.fields(Settings)} - {"workers"}, "marquee")
+    _refuse_unknown(own, {spec.name for spec in dataclasses.fields(Settings)} - TORCHSERVES, "marquee")
     settings = Settings(
         defaults=_fill(Defaults, own.get("defaults", {}), "marquee.defaults"),
         limits=_fill(Limits, own.get("limits", {}), "marquee.limits"),
@@ -120,7 +129,13 @@ def parse_settings(document: Any) -> Settings:
         ),
         threads=_threads(own.get("threads", "auto")),
         max_batch=_count(own.get("max_batch", 8), "marquee.max_batch"),
+        strict=_choice(own.get("strict", False), (True, False), "marquee.strict"),
+        max_step_seconds=_count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
         workers=_count(top.get("maxWorkers", top.get("minWorkers", 1)), "maxWorkers"),
+        batch_size=_count(top.get("batchSize", 1), "batchSize"),
+        continuous_batching=_choice(
+            top.get("continuousBatching", False), (True, False), "continuousBatching"
+        ),
     )
     _check_defaults(settings)
     return settings

@@ -11,24 +11,29 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Union
 
 from handler.digest import archive_digest
 from handler.drain import DRAINING, Gate
+from handler.engine.carrier import Carrier
+from handler.engine.continuous import Arrival, Iterations, Part
+from handler.engine.watchdog import Watchdog
 from handler.job import Job, Outcome
 from handler.problem import Refusal
 from handler.request import Describe, Request, parse_row
 from handler.response import Reply, refuse, reply, to_json
 from handler.settings import Settings, load_settings
+from handler.torchserve_metrics import Publisher
 
 logger = logging.getLogger(__name__)
 
 INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
 
-# Read by the libraries when they are first imported: nothing is fetched, no progress bars, and no prompt is
-# logged as having been truncated.
+# Read by the libraries when they are first imported: nothing is fetched, and no progress bars.
 LIBRARY_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -70,7 +75,9 @@ class Door:
 
     def __init__(self) -> None:
         self._settings = Settings()
-        self._generator: Any = None
+        self._carrier: Any = None
+        self._iterations: Any = None
+        self._publisher: Any = None
         self._description: dict[str, Any] = {}
         self._gate = Gate(os.environ.get("MARQUEE_DRAIN_FILE"))
 
@@ -80,6 +87,7 @@ class Door:
         try:
             self._load(Path(properties["model_dir"]), properties.get("gpu_id"))
             self._warm_up()
+            self._publisher = Publisher(self._carrier.engine, context.metrics, context.model_name)
         except Exception as error:
             message = f"marquee cannot serve this archive: {type(error).__name__}: {error}"
             logger.error(message)
@@ -87,8 +95,13 @@ class Door:
         logger.info("marquee is ready on %s in %s", self._description["device"], self._description["dtype"])
 
     def handle(self, data: Any, context: Any) -> list[Any]:
-        """Answer a batch: exactly one entry per row of ``data``, whatever happens."""
+        """Answer a batch, or one iteration of it: exactly one entry per row of ``data``, whatever happens."""
         rows = list(data or [])
+        answers = self._iterate(rows, context) if self._iterations else self._handle_batch(rows, context)
+        self._publisher.publish()
+        return answers
+
+    def _handle_batch(self, rows: list[Any], context: Any) -> list[Any]:
         merged = _are_instances(rows, context)
         try:
             requests: list[Parsed]
@@ -99,24 +112,56 @@ class Door:
             replies = self._answer(requests)
         except Exception:
             logger.exception("a batch of %d requests failed", len(rows))
+            self._carrier.abandon()
             replies = [refuse(INTERNAL)] * len(rows)
         if merged:
             return _in_band(replies, self._settings.limits.max_response_bytes)
         return [_send(context, index, one) for index, one in enumerate(replies)]
 
+    def _iterate(self, rows: list[Any], context: Any) -> list[Any]:
+        """Continuous batching: draw for a moment, then say what there is to say to each request."""
+        names = [context.request_ids[index] for index in range(len(rows))]
+
+        def read(index: int) -> Any:
+            request = self._parse_request(rows[index], context, index)
+            if isinstance(request, Request):
+                return Arrival(_jobs(request), partial(self._reply, request))
+            return self._reply(request, ())
+
+        try:
+            parts = self._iterations.iterate(names, read)
+        except Exception:
+            logger.exception("an iteration of %d requests failed", len(rows))
+            parts = self._iterations.abandon(names, refuse(INTERNAL))
+        context.stopping_criteria = [partial(_stop, part) for part in parts]
+        return [_send_part(context, index, part) for index, part in enumerate(parts)]
+
     def _load(self, root: Path, gpu_id: int | None) -> None:
         os.environ.update(LIBRARY_ENVIRONMENT)
         from handler.describe import describe
         from handler.device import set_threads
-        from handler.generate import Generator
+        from handler.engine.profile import choose_profile
+        from handler.engine.start import start_engine
         from handler.model import load_model
 
+        _quiet_libraries()
         settings = load_settings(root / "model-config.yaml")
         threads = set_threads(settings)
         model = load_model(root / "model", settings, gpu_id)
         self._settings = settings
-        self._description = describe(model, settings, threads, archive_digest(root))
-        self._generator = Generator(model, settings.max_batch)
+        profile = choose_profile(model, settings)
+        engine = start_engine(model, settings, profile)
+        self._description = {
+            **describe(model, settings, threads, archive_digest(root)),
+            "engine": {
+                **asdict(profile),
+                "strict": settings.strict,
+                "continuous": settings.continuous_batching,
+            },
+        }
+        self._carrier = Carrier(engine, Watchdog(settings.max_step_seconds))
+        if settings.continuous_batching and not _ignores_continuous_batching():
+            self._iterations = Iterations(self._carrier)
 
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
@@ -129,7 +174,7 @@ class Door:
     def _parse_request(self, row: Any, context: Any, index: int) -> Parsed:
         if self._gate.asks_to_close(row):
             # Its answer leaves with its batch's, after every request that came before it.
-            return Reply(200, to_json(self._gate.close(running=0)))
+            return Reply(200, to_json(self._gate.close(running=len(self._carrier.open_requests))))
         if self._gate.is_closed():
             return DRAINING
         # GET /models/model?customized=true comes as a batch of one with this header (ts BaseHandler.handle).
@@ -146,9 +191,10 @@ class Door:
 
     def _answer(self, requests: Sequence[Parsed]) -> list[Reply]:
         """Draw all requests' jobs together, then reply to each its own."""
-        jobs = [_jobs(request) for request in requests]
-        drawn = iter(self._generator.generate([job for own in jobs for job in own]))
-        return [self._reply(request, [next(drawn) for _ in own]) for request, own in zip(requests, jobs)]
+        for index, request in enumerate(requests):
+            self._carrier.admit(str(index), _jobs(request), partial(self._reply, request))
+        answers = self._carrier.finish_all()
+        return [answers[str(index)] for index in range(len(requests))]
 
     def _reply(self, request: Parsed, outcomes: Sequence[Outcome]) -> Reply:
         if isinstance(request, Reply):
@@ -160,6 +206,15 @@ class Door:
         except Exception:
             logger.exception("replying to a request failed")
             return refuse(INTERNAL)
+
+
+def _quiet_libraries() -> None:
+    """Errors only, wherever they were first imported: their warnings quote the prompts they truncate."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _jobs(request: Parsed) -> list[Job]:
@@ -203,4 +258,34 @@ def _in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
 def _send(context: Any, index: int, one: Reply) -> str:
     context.set_response_status(one.status, "", index)
     context.set_response_content_type(index, "application/json")
+    if one.retry_after_seconds is not None:
+        context.set_response_header(index, "Retry-After", str(one.retry_after_seconds))
     return one.text
+
+
+def _send_part(context: Any, index: int, part: Part[Reply]) -> str:
+    """An answer whose headers left with the first, empty part keeps its status: then its text says it all."""
+    if part.reply is not None and part.stop is None:
+        return _send(context, index, part.reply)
+    context.set_response_content_type(index, "application/json")
+    return part.reply.text if part.reply else ""
+
+
+def _stop(part: Part[Reply], _: Any) -> bool | None:
+    return part.stop
+
+
+def _ignores_continuous_batching() -> bool:
+    """TorchServe before 0.9 does not know the switch and sends plain batches.
+
+    Raises RuntimeError for 0.9 to 0.11.0, which know it and then answer nothing.
+    """
+    import ts
+
+    version = tuple(int(part) for part in ts.__version__.split(".")[:3] if part.isdigit())
+    if (0, 9) <= version < (0, 11, 1):
+        raise RuntimeError(
+            f"TorchServe {ts.__version__} answers nothing under continuousBatching; take it out of"
+            " the archive's model-config.yaml"
+        )
+    return version < (0, 9)

@@ -66,6 +66,11 @@ class Carrier(Generic[Reply]):
         """The request's caller is gone: its places are free before the next step."""
         self._withdraw(self._open.pop(name))
 
+    def abandon(self) -> None:
+        """Gives up every open request."""
+        for name in list(self._open):
+            self.cancel(name)
+
     def call(self, seconds: float = CALL_SECONDS) -> Mapping[str, Reply]:
         """Steps until a request is answered or ``seconds`` would be exceeded; returns the answers."""
         end = time.monotonic() + seconds

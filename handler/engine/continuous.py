@@ -66,8 +66,7 @@ class Iterations(Generic[Reply]):
 
     def abandon(self, names: Sequence[str], reply: Reply) -> list[Part[Reply]]:
         """Gives up everything that is being drawn and answers all with ``reply``."""
-        for name in self._carrier.open_requests:
-            self._carrier.cancel(name)
+        self._carrier.abandon()
         parts = [self._part(name, reply) for name in names]
         self._kept.clear()
         return parts

@@ -24,7 +24,7 @@ from handler.engine.decoder import (
 )
 from handler.engine.denoiser import Denoiser
 from handler.engine.elastic import Elastic
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory import MemoryPlan, used_bytes
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
@@ -105,6 +105,7 @@ class Engine:
         started = self._clock()
         with torch.inference_mode():
             self._admit()
+            self.metrics.count("steps", bool(self._live))
             for images in self._groups():
                 self._denoise(images)
             self._decode()
@@ -120,6 +121,14 @@ class Engine:
     @property
     def live_count(self) -> int:
         return len(self._live)
+
+    def gauges(self) -> dict[str, float]:
+        """What is going on now."""
+        return {
+            "live_images": len(self._live),
+            "waiting_jobs": len(self._waiting),
+            "memory_bytes": used_bytes(self._model.device),
+        }
 
     # Schedule
 
@@ -247,8 +256,6 @@ class Engine:
         if sizes:
             self.pace.record(self._clock() - started)
         self._samplers.keep(sizes)
-        self.metrics.gauges["live_images"] = len(self._live)
-        self.metrics.gauges["waiting_jobs"] = len(self._waiting)
         finished, self._finished = self._finished, []
         return finished
 

@@ -72,6 +72,19 @@ def free_bytes(device: torch.device) -> int:
     return min(free, _cgroup_free_bytes())
 
 
+def used_bytes(device: torch.device) -> int:
+    """Bytes of the device's memory that tensors hold; on a CPU, of the machine's that this process holds."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0
+
+
 def _cgroup_free_bytes(folder: str = "/sys/fs/cgroup") -> int:
     try:
         with open(f"{folder}/memory.max") as limit, open(f"{folder}/memory.current") as used:

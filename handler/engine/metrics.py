@@ -1,4 +1,4 @@
-"""What the engine counts and measures, as plain numbers; ``handler.engine.publish`` passes them on."""
+"""What the engine counts and measures, as plain numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class EngineMetrics:
-    """Counts since the start, gauges as they are now, observations in seconds since the last ``drain``."""
+    """Counts since the start, and observations in seconds since the last ``drain``."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    gauges: dict[str, float] = field(default_factory=dict)
     observations: list[tuple[str, float]] = field(default_factory=list)
 
     KEPT = 10_000
