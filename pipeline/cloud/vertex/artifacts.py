@@ -10,7 +10,6 @@ from pipeline.cloud.state import PROJECT_NUMBER
 from pipeline.cloud.storage.errors import StorageError
 from pipeline.cloud.storage.objects import ObjectStore
 from pipeline.cloud.vertex.checks import failure_of
-from pipeline.cloud.vertex.failures import ServiceFailure
 from pipeline.rules import ARCHIVE_NAME
 
 SERVICE_AGENT = f"service-{PROJECT_NUMBER}@gcp-sa-aiplatform.iam.gserviceaccount.com"
@@ -37,8 +36,7 @@ class Artifacts:
         bucket, prefix = _split(uri)
         name = f"{prefix}{ARCHIVE_NAME}"
         if self._faults.take("storage-permission-denied", f"{bucket}/{name}") is not None:
-            what = "storage.objects.get access to the Google Cloud Storage object"
-            raise ServiceFailure("PERMISSION_DENIED", f"{SERVICE_AGENT} does not have {what}.")
+            raise failure_of("artifact_permission", "artifact_uri", SERVICE_AGENT)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / ARCHIVE_NAME
         try:

@@ -86,12 +86,10 @@ class DeploymentService:
             raise failure_of("quota", "accelerator_type", _quota_of(deployed))
         deployed_id = deployed.id or new_number()
         if not _DEPLOYED_ID.fullmatch(deployed_id):
-            raise invalid(f"Invalid deployed model id {deployed_id!r}: 1 to 10 digits.")
+            raise failure_of("deployed_model_id", "deployed_model.id", deployed_id)
         key = place_key(endpoint.name, deployed_id)
         if deployed_id in held or self._operations.busy("DeployModel", "key", key):
-            raise ServiceFailure(
-                "ALREADY_EXISTS", f"Deployed model {deployed_id} is on the endpoint already."
-            )
+            raise failure_of("already_exists", "deployed_model.id", deployed_id, kind="Deployed model")
         plan = {
             "endpoint": endpoint.name,
             "id": deployed_id,

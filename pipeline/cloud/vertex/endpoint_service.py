@@ -12,7 +12,7 @@ from google.protobuf import empty_pb2
 from pipeline import rules
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.vertex.calls import Call, Handler
-from pipeline.cloud.vertex.checks import enforce
+from pipeline.cloud.vertex.checks import enforce, failure_of
 from pipeline.cloud.vertex.endpoints import Endpoints
 from pipeline.cloud.vertex.failures import ServiceFailure, invalid
 from pipeline.cloud.vertex.listing import page
@@ -62,7 +62,7 @@ class EndpointService:
         )
         name = f"{location}/endpoints/{request.endpoint_id or new_number()}"
         if self._endpoints.exists(name) or self._operations.busy("CreateEndpoint", "endpoint", name):
-            raise ServiceFailure("ALREADY_EXISTS", f"Endpoint {name} already exists.")
+            raise failure_of("already_exists", "endpoint_id", name, kind="Endpoint")
         plan = {"endpoint": name}
         return self._operations.begin("CreateEndpoint", name, request, plan, endpoint.display_name)
 

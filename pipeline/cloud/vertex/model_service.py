@@ -20,7 +20,7 @@ from pipeline.cloud.clock import Clock
 from pipeline.cloud.vertex.calls import Call, Handler
 from pipeline.cloud.vertex.checks import enforce, failure_of, today
 from pipeline.cloud.vertex.endpoints import Endpoints
-from pipeline.cloud.vertex.failures import ServiceFailure, invalid, refused
+from pipeline.cloud.vertex.failures import invalid
 from pipeline.cloud.vertex.listing import page
 from pipeline.cloud.vertex.models import DEFAULT_ALIAS, Models
 from pipeline.cloud.vertex.names import (
@@ -96,7 +96,7 @@ class ModelService:
             return str(self._models.find(read_model(request.parent_model)).name)
         resource = f"{location}/models/{request.model_id or new_number()}"
         if self._models.versions(resource) or self._operations.busy("UploadModel", "model", resource):
-            raise ServiceFailure("ALREADY_EXISTS", f"Model {resource} already exists.")
+            raise failure_of("already_exists", "model_id", resource, kind="Model")
         return resource
 
     def _upload(self, task: Task) -> Any:
@@ -185,9 +185,7 @@ class ModelService:
         model = self._models.find(name)
         count = len(self._models.versions(name.resource))
         if count == 1:
-            raise refused(
-                f"Version {model.version_id} is the only version of {name.resource}; delete the model."
-            )
+            raise failure_of("only_version", "version", model.version_id, model=name.resource)
         enforce(rules.check_version_delete(model.version_id, DEFAULT_ALIAS in model.version_aliases, count))
         version = ModelName(name.resource, model.version_id)
         enforce(rules.check_model_delete(version.at(version.version), self._deployed_on(version)))

@@ -20,7 +20,7 @@ from pipeline.cloud.vertex.containers import TooLarge, TooSlow, post
 from pipeline.cloud.vertex.deployments import Deployments
 from pipeline.cloud.vertex.endpoint_service import inference_timeout
 from pipeline.cloud.vertex.endpoints import Endpoints, find_deployed
-from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, not_found, refused
+from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, not_found
 from pipeline.cloud.vertex.names import read_endpoint
 from pipeline.cloud.vertex.placement import place_key
 from pipeline.cloud.vertex.traffic import TrafficSplitter
@@ -86,7 +86,7 @@ class PredictionService:
     def stream_raw_predict(self, request: Any, call: Call) -> RawAnswer:
         """The same in one piece; of custom models only dedicated endpoints stream (SDK: models.py)."""
         if not call.dedicated:
-            raise refused("StreamRawPredict of a custom model is only supported on dedicated endpoints.")
+            raise failure_of("stream_raw_predict", "endpoint", request.endpoint)
         return self.raw_predict(request, call)
 
     def _endpoint(self, name: str, call: Call) -> Any:
@@ -94,17 +94,13 @@ class PredictionService:
         if call.dedicated and not endpoint.dedicated_endpoint_enabled:
             raise not_found("Endpoint", name)
         if endpoint.dedicated_endpoint_enabled and not call.dedicated:
-            # That it is refused is documented; these words are remembered, not verified.
-            raise refused(
-                "This Dedicated Endpoint cannot be accessed through the Vertex AI API. Please access the "
-                f"endpoint using its dedicated dns name '{endpoint.dedicated_endpoint_dns}'"
-            )
+            raise failure_of("dedicated_name", "endpoint", endpoint.dedicated_endpoint_dns)
         return endpoint
 
     def _ask(self, endpoint: Any, body: bytes, content_type: str, call: Call) -> tuple[Any, RawAnswer]:
         """Send a body to a replica of the model whose turn it is, within the endpoint's limits."""
         if not endpoint.traffic_split:
-            raise refused(f"Endpoint {endpoint.name} doesn't have traffic_split.")  # explainable_ai_sdk#3
+            raise failure_of("no_traffic", "endpoint", endpoint.name)
         chosen = self._splitter.choose(endpoint.name, dict(endpoint.traffic_split))
         deployed = find_deployed(endpoint, chosen)
         self._waking.check(deployed)
