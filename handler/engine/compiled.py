@@ -1,0 +1,109 @@
+"""A UNet compiled ahead of time that travels in the archive, so that a cold start does not pay for it.
+
+``compiled/unet.pt2`` is an AOTInductor package with the weights folded in, ``compiled/key.json`` says what it
+was made for. Anything that does not match means the plain UNet and one line in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from handler.model import Model
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "compiled"
+PACKAGE = "unet.pt2"
+KEY = "key.json"
+
+
+def compile_key(model: Model) -> dict[str, Any]:
+    """What compiled code depends on beside its shapes; equal keys mean that it may be loaded."""
+    import torch
+
+    return {
+        "torch": torch.__version__,
+        "processor": _processor(model.device),
+        "dtype": str(model.dtype),
+        "channels_last": model.channels_last,
+        "weights_digest": model.weights_digest,
+    }
+
+
+def _processor(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"sm_{major}{minor} cuda {torch.version.cuda}"
+    amx = " amx" if torch.cpu._is_amx_tile_supported() else ""
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}{amx}"
+
+
+class CompiledUNet:
+    """Called like the UNet it stands for; shapes it was not compiled for go to that one."""
+
+    def __init__(self, unet: Any, compiled: Any, shapes: Mapping[str, int]) -> None:
+        self._unet = unet
+        self._compiled = compiled
+        self._rows = shapes["rows"]
+        self._size = (shapes["height"], shapes["width"])
+
+    @property
+    def config(self) -> Any:
+        return self._unet.config
+
+    def __call__(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """(rows, 4, height, width) to a tuple of the same shape, as ``UNet2DConditionModel`` does."""
+        import torch
+
+        if timestep_cond is None and len(sample) <= self._rows and sample.shape[2:] == self._size:
+            sample = sample.contiguous(memory_format=torch.channels_last)
+            return (self._compiled(sample, timestep.float(), encoder_hidden_states.contiguous()),)
+        return self._unet(
+            sample,
+            timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            timestep_cond=timestep_cond,
+            return_dict=False,
+        )
+
+
+def with_compiled_unet(model: Model, root: Path) -> Model:
+    """The model with the archive's compiled UNet where there is one for this machine, else as it is."""
+    import torch
+
+    path = root / FOLDER / KEY
+    if not path.is_file():
+        return model
+    shipped = json.loads(path.read_text(encoding="utf-8"))
+    shapes, wanted = shipped.pop("shapes"), compile_key(model)
+    differing = [
+        f"{name}: {shipped.get(name)}, here {value}"
+        for name, value in wanted.items()
+        if shipped.get(name) != value
+    ]
+    if differing:
+        logger.warning("the compiled UNet is not for this machine (%s): running eager", "; ".join(differing))
+        return model
+    try:
+        compiled = torch._inductor.aoti_load_package(str(root / FOLDER / PACKAGE))
+    except (OSError, RuntimeError) as error:
+        logger.warning("the compiled UNet cannot be loaded (%s): running eager", error)
+        return model
+    return replace(model, unet=CompiledUNet(model.unet, compiled, shapes))
