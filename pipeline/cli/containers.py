@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
+    app.command()(image)
+
+
+def image(
+    out: Annotated[Path, typer.Option(help="The folder for the Dockerfile and its context.")] = Path(
+        "out/image"
+    ),
+    gpu: Annotated[str, typer.Option(help="p100, t4, l4 or cpu: torch is chosen for it.")] = "t4",
+    tag: Annotated[str, typer.Option(help="The image's name.")] = "marquee:latest",
+    no_build: Annotated[bool, typer.Option("--no-build", help="Only write the files.")] = False,
+) -> None:
+    """Write marquee's own serving image for after the prebuilt containers, and build it where possible."""
+    from pipeline.archive.build import repository_root
+    from pipeline.containers.image import build_image, find_builder, write_context
+
+    context = write_context(out, gpu, repository_root() / "model_artifacts" / "log4j2.xml")
+    print(f"wrote {context.folder}/Dockerfile and its context (torch for {gpu})")
+    builder = find_builder()
+    if no_build:
+        return
+    if builder is None:
+        print("neither docker nor buildah is installed here; build it with Google Cloud Build:")
+        print(f"  gcloud builds submit --config {context.folder}/cloudbuild.yaml {context.folder}")
+        return
+    build_image(context, builder, tag)
+    print(f"built {tag}; run it: {builder} run --gpus all -p 8080:8080 -v $PWD/model_artifacts:/models {tag}")

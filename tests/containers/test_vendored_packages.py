@@ -91,7 +91,8 @@ def test_a_cached_wheel_is_taken_only_with_the_locked_digest(tmp_path: Path) -> 
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "empty")}
     (tmp_path / "empty").mkdir()
     code = (
-        "import sys; from pathlib import Path; from pipeline.containers.targets import find_target, lock_text;"
+        "import sys; from pathlib import Path;"
+        "from pipeline.containers.targets import find_target, lock_text;"
         "from pipeline.containers.wheels import fetch_wheels; from pipeline.progress import Silent;"
         "target = find_target('vertex-pytorch-gpu-2-4');"
         "fetch_wheels(target, lock_text(target), Path(sys.argv[1]), Silent())"
@@ -114,7 +115,7 @@ def test_a_target_that_has_the_packages_brings_none(tmp_path: Path) -> None:
 
 
 def handler_process(root: Path, code: str) -> str:
-    """Run code with an unpacked archive's root on the path, as TorchServe does, and nothing of the project."""
+    """Run code with an unpacked archive's root on the path, as TorchServe does, and nothing else."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=root,
