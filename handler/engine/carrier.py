@@ -60,7 +60,10 @@ class Carrier(Generic[Reply]):
             request.tickets.append(ticket)
             request.outcomes.append(None)
             self._owners[ticket] = name
-        self._encode_if_drawn(request)
+        if not request.tickets:
+            # Said at once: what is refused must be told so before its headers have left.
+            request.reply = Future()
+            request.reply.set_result(answer(list(filter(None, request.outcomes))))
 
     def cancel(self, name: str) -> None:
         """The request's caller is gone: its places are free before the next step."""

@@ -15,8 +15,12 @@ import pytest
 from door_batches import handle, make_context
 from PIL import Image
 
-from handler.generate import Generator
-from handler.job import Job, Outcome
+from handler.engine.carrier import Carrier
+from handler.engine.continuous import Iterations
+from handler.engine.engine import Engine, Finished
+from handler.engine.ticket import Ticket
+from handler.engine.watchdog import Watchdog
+from handler.job import Failure, Job
 from handler.torchserve import Door
 
 Ask = Callable[..., list[tuple[int, Any]]]
@@ -138,31 +142,47 @@ def test_a_reply_too_large_for_the_server_says_what_fits(
     assert cure in answer["error"]["message"]
 
 
-class Broken(Generator):
-    """A generator that fails as no generator may."""
+class Broken(Engine):
+    """An engine that fails as no engine may, once."""
 
-    def generate(self, jobs: Any) -> list[Outcome]:
-        raise OSError("the disk with the prompt 'secret' is gone")
+    failures = 1
+
+    def step(self) -> list[Finished]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the disk with the prompt 'secret' is gone")
+        return super().step()
 
 
-class HalfBroken(Generator):
-    """A generator that cannot draw prompts that start with "bad"."""
+class HalfBroken(Engine):
+    """An engine that cannot draw prompts that start with "bad"."""
 
-    def _draw(self, jobs: Any, started: float) -> list[Outcome]:
-        if any(job.prompt.startswith("bad") for job in jobs):
-            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-        return super()._draw(jobs, started)
+    def submit(self, job: Job) -> Ticket | Failure:
+        ticket = super().submit(job)
+        self.bad = {*getattr(self, "bad", ()), *([ticket] if job.prompt.startswith("bad") else [])}
+        return ticket
+
+    def step(self) -> list[Finished]:
+        failure = Failure(500, "internal", "mat1 and mat2 shapes cannot be multiplied")
+        return [(ticket, failure if ticket in self.bad else outcome) for ticket, outcome in super().step()]
+
+
+def with_engine(door: Door, kind: type[Engine]) -> None:
+    engine = door._carrier.engine
+    made = kind(engine._model, engine.options, engine._plan)
+    door._carrier = Carrier(made, Watchdog(seconds=600))
 
 
 def test_whatever_breaks_every_row_has_an_answer(second_door: Door, archive_root: Path) -> None:
-    second_door._generator = Broken(second_door._generator._model, 1)
+    with_engine(second_door, Broken)
     answers = handle(second_door, archive_root, [{"body": {"instances": ["a"]}}] * 3)
     assert [status for status, _ in answers] == [500, 500, 500]
     assert "secret" not in json.dumps(answers)
+    assert handle(second_door, archive_root, [{"body": {"instances": ["a"]}}])[0][0] == 200
 
 
 def test_a_failed_picture_fails_its_own_request(second_door: Door, archive_root: Path) -> None:
-    second_door._generator = HalfBroken(second_door._generator._model, 1)
+    with_engine(second_door, HalfBroken)
     rows = [{"body": {"instances": ["a", "bad b"]}}, {"body": {"instances": ["c"]}}]
     (status, answer), (neighbour, _) = handle(second_door, archive_root, rows)
     assert (status, neighbour) == (500, 200)
@@ -236,18 +256,84 @@ class TestUnderAStockEnvelope:
         assert send({"instances": [{"describe": True}]})[0][0]["dtype"] == "float32"
 
 
-def test_a_job_is_what_the_generator_gets(second_door: Door, archive_root: Path) -> None:
+def test_a_job_is_what_the_engine_gets(second_door: Door, archive_root: Path) -> None:
     seen: list[Job] = []
 
-    class Recording(Generator):
-        def generate(self, jobs: Any) -> list[Outcome]:
-            seen.extend(jobs)
-            return super().generate(jobs)
+    class Recording(Engine):
+        def submit(self, job: Job) -> Ticket | Failure:
+            seen.append(job)
+            return super().submit(job)
 
-    second_door._generator = Recording(second_door._generator._model, 4)
+    with_engine(second_door, Recording)
     handle(
         second_door,
         archive_root,
         [{"body": {"instances": ["a", {"prompt": "b", "num_inference_steps": 2.0}]}}],
     )
     assert [(job.prompt, job.num_inference_steps) for job in seen] == [("a", 3), ("b", 2)]
+
+
+class TestContinuousBatching:
+    """Calls as TorchServe 0.12 makes them: every open request again, its body only the first time."""
+
+    @pytest.fixture
+    def iterating(self, second_door: Door) -> Door:
+        second_door._iterations = Iterations(second_door._carrier)
+        return second_door
+
+    def call(self, door: Door, root: Path, rows: dict[str, Any]) -> dict[str, tuple[Any, Any, str]]:
+        """What the frontend learns of each request: the stopping criterion's verdict, status and text."""
+        context = make_context(root, len(rows))
+        context.request_ids = dict(enumerate(rows))
+        texts = door.handle(list(rows.values()), context)
+        verdicts = [criterion(text) for criterion, text in zip(context.stopping_criteria, texts, strict=True)]
+        statuses = [context.get_response_status(index)[0] for index in range(len(rows))]
+        return dict(zip(rows, zip(verdicts, statuses, texts, strict=True), strict=True))
+
+    def test_a_request_is_kept_until_its_picture_is_drawn(
+        self, iterating: Door, archive_root: Path, ask: Ask
+    ) -> None:
+        body = {"instances": [{"prompt": "a", "seed": 5, "num_inference_steps": 30}]}
+        said = self.call(iterating, archive_root, {"one": {"body": body}, "two": {"body": {"instances": 1}}})
+        assert said["one"] == (False, 200, "")
+        verdict, status, text = said["two"]
+        assert (verdict, status, json.loads(text)["error"]["code"]) == (None, 400, "invalid_request")
+        said = {}
+        while not said or said["one"][0] is False:
+            said = self.call(iterating, archive_root, {"one": {}})
+        verdict, status, text = said["one"]
+        assert (verdict, status) == (True, 200)
+        assert json.loads(text) == ask(body)[0][1]
+
+    def test_what_fails_late_says_so_in_the_body(self, second_door: Door, archive_root: Path) -> None:
+        with_engine(second_door, HalfBroken)
+        second_door._iterations = Iterations(second_door._carrier)
+        rows: dict[str, Any] = {
+            "one": {"body": {"instances": [{"prompt": "bad", "num_inference_steps": 30}]}}
+        }
+        said = self.call(second_door, archive_root, rows)
+        assert said["one"] == (False, 200, "")
+        while said["one"][0] is False:
+            said = self.call(second_door, archive_root, {"one": {}})
+        verdict, status, text = said["one"]
+        assert (verdict, status) == (True, 200)
+        assert json.loads(text)["error"]["code"] == "internal"
+
+    def test_a_full_queue_answers_429_and_when_to_come_back(
+        self, iterating: Door, archive_root: Path
+    ) -> None:
+        context = make_context(archive_root, 20)
+        bodies = [{"body": {"instances": ["a"] * 4}} for _ in range(20)]
+        places = iterating._carrier.engine.options
+        iterating.handle(bodies, context)
+        statuses = [context.get_response_status(index)[0] for index in range(20)]
+        assert statuses.count(429) == 20 - (places.max_live + places.max_queue) // 4
+        refused = statuses.index(429)
+        assert int(context.get_response_headers(refused)["Retry-After"]) >= 1
+        iterating._carrier.abandon()
+
+    def test_whatever_breaks_every_request_is_ended(self, second_door: Door, archive_root: Path) -> None:
+        with_engine(second_door, Broken)
+        second_door._iterations = Iterations(second_door._carrier)
+        said = self.call(second_door, archive_root, {name: {"body": {"instances": ["a"]}} for name in "ab"})
+        assert [(verdict, status) for verdict, status, _ in said.values()] == [(None, 500)] * 2
