@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline.serving.server import RunningServer
 
-SLOW = {"instances": [{"prompt": "x", "width": 256, "height": 256, "num_inference_steps": 40, "seed": 1}]}
+SLOW = {"instances": [{"prompt": "x", "width": 192, "height": 192, "num_inference_steps": 40, "seed": 1}]}
 
 
 def marquee(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -35,12 +35,14 @@ def marquee(*arguments: str | Path, folder: Path | None = None) -> subprocess.Co
 def served(mar: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A ``marquee serve`` process that is ready, and its URL."""
     command = [sys.executable, "-m", "pipeline", "serve", "--mar", str(mar), "--port", "0", "--threads", "1"]
+    command += ["--drain-seconds", str(DEADLINE_SECONDS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         watchdog = threading.Timer(DEADLINE_SECONDS, process.kill)
         watchdog.start()
         try:
             url = next(found[1] for line in process.stdout if (found := re.match(r"ready at (\S+)", line)))
+            watchdog.cancel()
             yield process, url
         finally:
             watchdog.cancel()
