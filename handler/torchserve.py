@@ -143,7 +143,9 @@ class Door:
         from handler.engine.profile import choose_profile
         from handler.engine.start import start_engine
         from handler.model import load_model
+        from handler.vendored import check_pillow
 
+        check_pillow()
         _quiet_libraries()
         settings = load_settings(root / "model-config.yaml")
         threads = set_threads(settings)
@@ -264,11 +266,17 @@ def _send(context: Any, index: int, one: Reply) -> str:
 
 
 def _send_part(context: Any, index: int, part: Part[Reply]) -> str:
-    """An answer whose headers left with the first, empty part keeps its status: then its text says it all."""
-    if part.reply is not None and part.stop is None:
+    """What to say now; an error after the headers have left, with status 200, names its own status."""
+    if part.reply is None:
+        context.set_response_content_type(index, "application/json")
+        return ""
+    if part.stop is None:
         return _send(context, index, part.reply)
-    context.set_response_content_type(index, "application/json")
-    return part.reply.text if part.reply else ""
+    if part.reply.status == 200:
+        return part.reply.text
+    answer = json.loads(part.reply.text)
+    answer["error"]["status"] = part.reply.status
+    return to_json(answer)
 
 
 def _stop(part: Part[Reply], _: Any) -> bool | None:

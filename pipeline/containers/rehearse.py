@@ -88,7 +88,8 @@ def _serve_once(twin: Twin, version: str, work: Path, expected: Any) -> Rehearsa
             picture = _first_picture(url, start)
         except MarqueeError as error:
             return Rehearsal(version, time.monotonic() - start, float("nan"), str(error))
-        return Rehearsal(version, time.monotonic() - start, mean_difference(picture, expected), "")
+        seconds = time.monotonic() - start
+        return Rehearsal(version, seconds, mean_difference(picture, expected), _lazy_problem(url))
 
 
 @contextmanager
@@ -99,6 +100,20 @@ def _server(twin: Twin, version: str, work: Path) -> Iterator[str]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+
+
+def _lazy_problem(url: str) -> str:
+    """Ask for every scheduler: what is imported only then may have been trimmed away. "" where all answer."""
+    import httpx
+
+    describe = httpx.post(f"{url}/predictions/model", json={"instances": [{"describe": True}]}, timeout=120)
+    (description,) = describe.json()["predictions"]
+    for scheduler in description["schedulers"]:
+        body = {"instances": [REQUEST | {"scheduler": scheduler}]}
+        response = httpx.post(f"{url}/predictions/model", json=body, timeout=120)
+        if response.status_code != 200:
+            return f"{scheduler}: {response.status_code} {response.text[:200]}"
+    return ""
 
 
 def _first_picture(url: str, start: float) -> Any:
