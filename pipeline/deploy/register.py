@@ -14,6 +14,8 @@ from pipeline.deploy.survey import survey
 from pipeline.progress import Progress
 from pipeline.rules import parse_prebuilt
 
+_READY = ["python", "/opt/marquee/health.py"]  # pipeline/containers/image_files
+
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Model, ModelContainerSpec
 
@@ -57,29 +59,19 @@ def wanted_model(config: DeployConfig, archive: ArchiveFile, artifact_uri: str) 
 
 
 def container_spec(config: DeployConfig) -> ModelContainerSpec:
-    """A prebuilt image knows its own routes and takes no probes; marquee's image is told all of it."""
+    """A prebuilt image knows its own routes and takes no probes; marquee's own is told all of it."""
     from google.cloud.aiplatform_v1.types import ModelContainerSpec, Port, Probe
 
     timeout = {"seconds": config.deployment_timeout} if config.deployment_timeout else None
     if parse_prebuilt(config.image_uri):
         return ModelContainerSpec(image_uri=config.image_uri, deployment_timeout=timeout)
+    # /ping is 200 while the worker still loads; the image's own check asks the model itself.
+    ready = Probe(exec_=Probe.ExecAction(command=_READY), period_seconds=20, timeout_seconds=15)
     return ModelContainerSpec(
         image_uri=config.image_uri,
         deployment_timeout=timeout,
         predict_route="/predictions/model",
         health_route="/ping",
         ports=[Port(container_port=8080)],
-        # /ping is 200 while the worker still loads; a READY worker is what the management API shows.
-        startup_probe=Probe(
-            exec_=Probe.ExecAction(command=["python3", "-c", _READY_PROBE]),
-            period_seconds=10,
-            timeout_seconds=10,
-        ),
+        startup_probe=ready if config.container == "marquee" else None,
     )
-
-
-_READY_PROBE = (
-    "import json, urllib.request as u; "
-    "d = json.load(u.urlopen('http://127.0.0.1:8081/models/model', timeout=5)); "
-    "assert any(w['status'] == 'READY' for w in d[0]['workers'])"
-)

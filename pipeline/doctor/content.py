@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.archive.inspection import inspect_archive
-from pipeline.archive.layout import HANDLER_FILE, MANIFEST, MODEL_FOLDER, SUMS
+from pipeline.archive.layout import HANDLER_FILE, MANIFEST, SUMS
 from pipeline.doctor.findings import Finding, facts, fine, name_it
 from pipeline.doctor.subject import Subject
 from pipeline.errors import MarqueeError
@@ -17,6 +17,7 @@ from pipeline.progress import Silent
 from pipeline.rules import parse_prebuilt
 
 _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_REPOSITORY_WORDS = {"pretrained_model_name_or_path", "pretrained_model_link_or_path", "repo_id"}
 _LOADERS = {"from_pretrained", "from_single_file", "snapshot_download", "hf_hub_download"}
 
 
@@ -75,20 +76,17 @@ def _foreign(
 def hub_names(source: str) -> Iterator[str]:
     """Repositories that Python source loads by a literal OWNER/NAME."""
     try:
-        tree = ast.parse(source)
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     except SyntaxError:
         return
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and getattr(node.func, "attr", getattr(node.func, "id", "")) in _LOADERS
-        ):
-            literals = [argument for argument in node.args[:1] if isinstance(argument, ast.Constant)]
-            literals += [key.value for key in node.keywords if isinstance(key.value, ast.Constant)]
-            for literal in literals:
-                name = literal.value
-                if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/")):
-                    yield name
+    for call in calls:
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) not in _LOADERS:
+            continue
+        named = [word.value for word in call.keywords if word.arg in _REPOSITORY_WORDS]
+        for argument in [*call.args[:1], *named]:
+            name = argument.value if isinstance(argument, ast.Constant) else None
+            if isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/")):
+                yield name
 
 
 def _packages(subject: Subject, names: list[str]) -> list[Finding]:
@@ -118,9 +116,3 @@ def check_folder(artifact_uri: str, names: list[str], archive_is_ours: bool) -> 
 def _few(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{shown}, ..." if len(names) > 3 else shown
-
-
-def carries_model(archive: Path) -> bool:
-    """Whether an archive of marquee's has its model folder inside."""
-    with zipfile.ZipFile(archive) as mar:
-        return f"{MODEL_FOLDER}/model_index.json" in mar.namelist()

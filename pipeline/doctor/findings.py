@@ -24,6 +24,7 @@ class Failure:
     doctor: str
     cure: str
     google: str
+    google_verified: bool
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,13 @@ def failures() -> dict[str, Failure]:
                 f"{rule.code}: {rule.text}" if rule else says["text"].replace("{{", "{").replace("}}", "}")
             )
             fields = {key: entry[key] for key in ("fault", "level", "doctor", "cure")}
-            found[name] = Failure(id=name, threads=tuple(entry["threads"]), google=google, **fields)
+            found[name] = Failure(
+                id=name,
+                threads=tuple(entry["threads"]),
+                google=google,
+                google_verified=rule.text_verified if rule else "threads" in entry and bool(entry["threads"]),
+                **fields,
+            )
     return found
 
 
@@ -67,7 +74,7 @@ def facts(name: str) -> dict[str, Any]:
     return found
 
 
-def name_it(check: str, failure_id: str, fix: Callable[[], str] | None = None, **values: object) -> Finding:
+def name_it(check: str, failure_id: str, **values: object) -> Finding:
     """The finding that a known failure is here, its sentence filled with ``values``."""
     failure = failures()[failure_id]
     return Finding(
@@ -77,7 +84,6 @@ def name_it(check: str, failure_id: str, fix: Callable[[], str] | None = None, *
         cure=failure.cure.format(**values),
         failure=failure_id,
         threads=failure.threads,
-        fix=fix,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -57,25 +58,27 @@ def check_image(subject: Subject, today: date) -> list[Finding]:
 
 
 def _check_torch(subject: Subject) -> list[Finding]:
-    """An own image says its CUDA version in its tag (``...-cu128``), as `marquee image` writes it."""
+    """An own image tells its CUDA version in its tag: ``cu126``, or the GPU that it was built for."""
     accelerator = table().accelerators.get(subject.accelerator or "")
-    tagged = re.search(r"cu(\d{2})(\d)\b", subject.image_uri.rpartition(":")[2])
-    if accelerator is None or tagged is None:
+    last = facts("last_cuda").get(accelerator.compute_capability) if accelerator else None
+    if accelerator is None or last is None or parse_prebuilt(subject.image_uri):
         return []
-    cuda = f"{tagged[1]}.{tagged[2]}"
-    last = facts("last_cuda").get(accelerator.compute_capability)
-    if last is None or _number(cuda) <= _number(last):
-        return [fine("torch", f"torch for CUDA {cuda} knows {accelerator.name}")]
-    return [
-        name_it(
-            "torch",
-            "torch_dropped_gpu",
-            image=subject.image_uri,
-            cuda=cuda,
-            accelerator=accelerator.name,
-            capability=accelerator.compute_capability,
-        )
-    ]
+    values = {"image": subject.image_uri, "accelerator": accelerator.name}
+    cuda = _cuda_of(subject.image_uri)
+    if cuda is None:
+        return [name_it("torch", "torch_unknown", cuda=last, **values)]
+    if _number(cuda) > _number(last):
+        capability = accelerator.compute_capability
+        return [name_it("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
+    return [fine("torch", f"torch for CUDA {cuda} knows {accelerator.name}")]
+
+
+def _cuda_of(image_uri: str) -> str | None:
+    words = re.split(r"[^a-z0-9]", image_uri.rpartition(":")[2].lower())
+    for word in words:
+        if tagged := re.fullmatch(r"cu(\d{2})(\d)", word):
+            return f"{tagged[1]}.{tagged[2]}"
+    return next((cuda for gpu, cuda in facts("cuda_of_image").items() if gpu in words), None)
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -163,4 +166,4 @@ def check_properties(subject: Subject) -> list[Finding]:
         path.write_text("\n".join([*path.read_text().splitlines(), "disable_token_authorization=true", ""]))
         return f"added disable_token_authorization=true to {path}"
 
-    return [name_it("token authorization", "token_authorization", fix=add_line, path=path)]
+    return [replace(name_it("token authorization", "token_authorization", path=path), fix=add_line)]

@@ -33,8 +33,9 @@ from pipeline.cloud.faults import Fault, FaultBook, parse_fault
 from pipeline.cloud.state import CloudFolder, Running
 from pipeline.cloud.storage.objects import ObjectStore
 from pipeline.cloud.storage.server import StorageServer
-from pipeline.cloud.vertex.containers import ContainerSpec, NeverReady
+from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.cloud.vertex.server import start_vertex
+from pipeline.cloud.vertex.torchserve_container import start_torchserve
 
 SETTINGS = {
     "defaults": {"width": 64, "height": 64, "num_inference_steps": 20, "output_format": "png"},
@@ -42,15 +43,20 @@ SETTINGS = {
 }
 
 
-def write_archive(path: Path, weights: bytes = b"weights", extra: dict[str, bytes] | None = None) -> Path:
+def write_archive(
+    path: Path,
+    weights: bytes = b"weights",
+    extra: dict[str, bytes] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Path:
     """An archive laid out as `marquee build` does it, too small to draw with; the painters do not mind."""
-    config = json.dumps({"minWorkers": 1, "marquee": SETTINGS}).encode()
+    config = json.dumps({"minWorkers": 1, "marquee": settings or SETTINGS}).encode()
     members = {
         "marquee_handler.py": b"from handler.torchserve import Handler\n",
         "handler/__init__.py": b"",
         "model-config.yaml": config,
         "model/model_index.json": b"{}",
-        "model/unet/diffusion_pytorch_model.safetensors": weights,
+        "model/unet/diffusion_pytorch_model.safetensors": safetensors(weights),
         "MAR-INF/MANIFEST.json": json.dumps({"model": {"modelName": "model"}}).encode(),
         **(extra or {}),
     }
@@ -59,6 +65,18 @@ def write_archive(path: Path, weights: bytes = b"weights", extra: dict[str, byte
         for name, content in {**members, "MAR-INF/SHA256SUMS": sums_text(digests)}.items():
             mar.writestr(zipfile.ZipInfo(name), content)
     return path
+
+
+def safetensors(weights: bytes) -> bytes:
+    """One tensor of bytes, in the format's own framing."""
+    tensor = {"dtype": "U8", "shape": [len(weights)], "data_offsets": [0, len(weights)]}
+    header = json.dumps({"weights": tensor}).encode()
+    return len(header).to_bytes(8, "little") + header + weights
+
+
+def mar_text(path: Path, name: str) -> str:
+    with zipfile.ZipFile(path) as mar:
+        return mar.read(name).decode()
 
 
 class CallBook(FaultBook):
@@ -85,7 +103,8 @@ class _Brush(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
     def do_GET(self) -> None:
-        self._answer(200, {"status": "Healthy"})
+        token_wanted = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."}
+        self._answer(*((200, {"status": "Healthy"}) if self.server.painter.healthy else (400, token_wanted)))
 
     def do_POST(self) -> None:
         instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
@@ -93,6 +112,8 @@ class _Brush(BaseHTTPRequestHandler):
         painter.instances += instances
         if painter.refusal:
             self._answer(*painter.refusal)
+        elif painter.padding:
+            self._answer(200, {"predictions": ["x" * painter.padding]})
         else:
             self._answer(200, {"predictions": [painter.paint(instance) for instance in instances]})
 
@@ -113,6 +134,8 @@ class Painter:
     swapped: str = ""
     flat: bool = False
     refusal: tuple[int, dict[str, Any]] | None = None
+    healthy: bool = True
+    padding: int = 0
     instances: list[Any] = field(default_factory=list)
 
     @property
@@ -154,7 +177,7 @@ class RehearsalCloud:
     def fault(self, text: str) -> None:
         self.book.set(parse_fault(text))
 
-    def start_container(self, spec: ContainerSpec, stop: threading.Event) -> Painter:
+    def start_container(self, spec: ContainerSpec, stop: threading.Event) -> Container:
         with zipfile.ZipFile(spec.archive) as mar:
             names = mar.namelist()
             sums = (
@@ -162,17 +185,22 @@ class RehearsalCloud:
             )
         time.sleep(self.start_seconds)
         if "broken.txt" in names:
-            raise NeverReady(["ModuleNotFoundError: No module named 'diffusers'"])
+            raise NeverReady([mar_text(spec.archive, "broken.txt") or "No module named 'diffusers'"])
+        if not sums:  # somebody else's archive needs the real thing
+            return start_torchserve(spec, stop)
         painter = Painter(weights_digest(sums), **self.painter)
         painter.server = ThreadingHTTPServer(("127.0.0.1", 0), _Brush)
         painter.server.painter = painter
         threading.Thread(target=painter.server.serve_forever, args=(0.02,), daemon=True).start()
         self.painters.append(painter)
+        if not is_healthy(painter.url + spec.health_route):
+            painter.stop()
+            raise NeverReady(["/ping answers 400 InvalidKeyException"])
         return painter
 
 
 @contextmanager
-def rehearsal_cloud(path: Path, date: datetime | None = None) -> Iterator[RehearsalCloud]:
+def rehearsal_cloud(path: Path, date: datetime | None = None, speed: float = 1.0) -> Iterator[RehearsalCloud]:
     """Storage, Vertex AI and accounts on loopback; recorded in the folder, so that `marquee` finds it."""
     folder = CloudFolder(path)
     certificate = ensure_certificate(folder.certificates)
@@ -183,7 +211,7 @@ def rehearsal_cloud(path: Path, date: datetime | None = None) -> Iterator[Rehear
         stack.callback(store.close)
         storage = StorageServer(store, book)
         stack.callback(storage.stop)
-        clock = Clock(start=date)
+        clock = Clock(speed, date)
         vertex = start_vertex(
             store, folder.vertex, certificate, book, clock, start_container=cloud.start_container
         )
