@@ -30,6 +30,15 @@ def error_of(status: int, text: str, headers: Mapping[str, str]) -> PredictionEr
     return ServerFailed(f"the server answered {status}: {message}", status=status)
 
 
+def error_inside(answer: Any, text: str, headers: Mapping[str, str]) -> PredictionError | None:
+    """The exception for a failure under status 200, which happened after the headers had left."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return None
+    status = error.get("status")
+    return error_of(status if isinstance(status, int) else 500, text, headers)
+
+
 def _told(text: str) -> dict[str, Any]:
     # marquee says {"error": {"message", "problems"}}, TorchServe {"code", "type", "message"}.
     try:

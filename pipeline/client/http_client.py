@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.client.answers import error_of
+from pipeline.client.answers import error_inside, error_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
 from pipeline.client.request_body import Instance, request_body, sent_seeds
@@ -61,9 +61,12 @@ class Client:
         if answer.status_code != 200:
             raise error_of(answer.status_code, answer.text, answer.headers)
         try:
-            return answer.json()
+            document = answer.json()
         except ValueError as error:
             raise BadAnswer(f"the answer is no JSON: {answer.text[:80]!r}", status=200) from error
+        if failure := error_inside(document, answer.text, answer.headers):
+            raise failure
+        return document
 
     def close(self) -> None:
         """Close the connections that are kept for the next request."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from pipeline.client.answers import error_of
+from pipeline.client.answers import error_inside, error_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
 from pipeline.client.request_body import Instance, request_body, sent_seeds
@@ -33,9 +33,12 @@ class Reply:
         if self.status != 200:
             raise error_of(self.status, self.text, self.headers)
         try:
-            return httpx.Response(200, text=self.text).json()
+            document = httpx.Response(200, text=self.text).json()
         except ValueError as error:
             raise BadAnswer(f"the answer is no JSON: {self.text[:80]!r}", status=200) from error
+        if failure := error_inside(document, self.text, self.headers):
+            raise failure
+        return document
 
 
 @dataclass(frozen=True)

@@ -191,3 +191,11 @@ def test_describe_returns_the_servers_own_words() -> None:
         with Client(script.url) as client:
             assert client.describe()["weights_digest"] == "abc"
         assert script.bodies == [{"instances": [{"describe": True}]}]
+
+
+def test_a_failure_after_the_headers_is_an_exception_of_its_own_status() -> None:
+    late = {"error": {"code": "not_finite", "message": "no picture came out", "problems": [], "status": 500}}
+    with scripted((200, late, {})) as script, Client(script.url, patience=Patience(30.0, 1)) as client:
+        with pytest.raises(ServerFailed, match="no picture came out") as caught:
+            client.predict(["a"])
+        assert caught.value.status == 500

@@ -318,6 +318,7 @@ class TestContinuousBatching:
         verdict, status, text = said["one"]
         assert (verdict, status) == (True, 200)
         assert json.loads(text)["error"]["code"] == "internal"
+        assert json.loads(text)["error"]["status"] == 500
 
     def test_a_full_queue_answers_429_and_when_to_come_back(
         self, iterating: Door, archive_root: Path

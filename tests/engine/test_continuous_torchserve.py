@@ -1,0 +1,152 @@
+"""Continuous batching under real TorchServe: join, leave, hang up, crash, and what Prometheus sees of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy
+import psutil
+import pytest
+from PIL import Image
+
+from pipeline.archive.build import BuildConfig, build
+from pipeline.progress import Silent
+from pipeline.serving.server import RunningServer
+from pipeline.serving.settings import ServeOptions
+from pipeline.serving.torchserve import serve
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.torchserve
+
+
+@pytest.fixture(scope="module")
+def continuous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The embedded model with continuousBatching, as a container with TorchServe 0.12 may run it."""
+    folder = tmp_path_factory.mktemp("continuous")
+    config = (ROOT / "model_artifacts" / "model-config.yaml").read_text()
+    config = re.sub(r"(?m)^(batchSize|continuousBatching|maxBatchDelay):.*\n", "", config)
+    (folder / "c.yaml").write_text("batchSize: 48\nmaxBatchDelay: 1\ncontinuousBatching: true\n" + config)
+    built = build(
+        BuildConfig(str(ROOT / "model_artifacts" / "shapes"), folder / "model.mar", folder / "c.yaml"),
+        Silent(),
+    )
+    with serve(built.path, ServeOptions(threads=1)) as server:
+        yield server
+
+
+def body(number: int, **fields: Any) -> dict[str, Any]:
+    schedulers = ["PNDM", "Euler", "DPM++ 2M", "LCM", "DDIM", "UniPC", "Euler ancestral"]
+    instance = {
+        "prompt": f"a red circle on a {['blue', 'green', 'white'][number % 3]} background",
+        "seed": number,
+        "num_inference_steps": 5 + 3 * number,
+        "guidance_scale": 1.0 + number % 3,
+        "scheduler": schedulers[number % 7],
+        "output_format": "png",
+    }
+    return {"instances": [{**instance, **fields}]}
+
+
+def post(server: RunningServer, sent: Any) -> httpx.Response:
+    return httpx.post(server.predict_url, json=sent, timeout=300)
+
+
+def pixels(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    (prediction,) = answer.json()["predictions"]
+    return numpy.asarray(Image.open(io.BytesIO(base64.b64decode(prediction)))).astype(int)
+
+
+def metric(server: RunningServer, name: str) -> float:
+    """The sum of a metric's series; 0 where it is not exported yet."""
+    text = httpx.get(server.metrics_url, timeout=60).text
+    return sum(float(value) for value in re.findall(rf"(?m)^marquee_{name}{{.*}} (\S+)$", text))
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.2)
+
+
+def test_mixed_requests_share_steps_and_get_their_own_pictures(continuous_server: RunningServer) -> None:
+    alone = [pixels(post(continuous_server, body(number))) for number in range(8)]
+    with ThreadPoolExecutor(9) as callers:
+        together = [callers.submit(post, continuous_server, body(number)) for number in range(8)]
+        wrong = callers.submit(post, continuous_server, {"instances": [{"prompt": ""}]})
+    for number, answer in enumerate(together):
+        distance = numpy.abs(pixels(answer.result()) - alone[number]).max(axis=-1)
+        assert (distance <= 1).mean() >= 0.999, f"request {number}"
+    assert wrong.result().status_code == 400
+    assert wrong.result().json()["error"]["code"] == "invalid_request"
+
+
+def test_a_short_request_overtakes_a_long_one(continuous_server: RunningServer) -> None:
+    finished: list[str] = []
+
+    def timed(name: str, steps: int) -> None:
+        assert post(continuous_server, body(0, num_inference_steps=steps)).status_code == 200
+        finished.append(name)
+
+    with ThreadPoolExecutor(2) as callers:
+        callers.submit(timed, "long", 100)
+        time.sleep(0.1)
+        callers.submit(timed, "short", 2)
+    assert finished == ["short", "long"]
+
+
+def test_a_client_that_hangs_up_frees_its_place(continuous_server: RunningServer) -> None:
+    post(continuous_server, body(0))
+    before = metric(continuous_server, "cancelled")
+    text = json.dumps(body(0, num_inference_steps=100)).encode()
+    lines = ["POST /predictions/model HTTP/1.1", "Host: x", "Content-Type: application/json"]
+    head = "\r\n".join([*lines, f"Content-Length: {len(text)}", "", ""])
+    with socket.create_connection(("127.0.0.1", continuous_server.ports.inference)) as client:
+        client.sendall(head.encode() + text)
+        assert b"200" in client.recv(100), "the headers leave with the first step"
+
+    def cancelled() -> bool:
+        post(continuous_server, body(0, num_inference_steps=2))
+        return metric(continuous_server, "cancelled") == before + 1
+
+    wait_for(cancelled)
+
+
+def test_prometheus_sees_the_engine(continuous_server: RunningServer) -> None:
+    def published() -> bool:
+        post(continuous_server, body(1))
+        return (
+            metric(continuous_server, "finished") > 0
+            and metric(continuous_server, "picture_seconds_count") > 0
+        )
+
+    wait_for(published)
+    assert metric(continuous_server, "admitted") >= metric(continuous_server, "finished")
+    assert metric(continuous_server, "image_steps") >= metric(continuous_server, "unet_calls") > 0
+    assert metric(continuous_server, "memory_bytes") > 0
+    assert 0 <= metric(continuous_server, "batch_occupancy") <= 1
+
+
+def test_a_killed_worker_ends_its_clients_and_comes_back(continuous_server: RunningServer) -> None:
+    many = {"instances": body(0, num_inference_steps=100)["instances"] * 16}
+    with ThreadPoolExecutor(2) as callers:
+        doomed = [callers.submit(post, continuous_server, many) for _ in range(2)]
+        time.sleep(0.5)
+        for pid in continuous_server.worker_state().pids:
+            psutil.Process(pid).kill()
+    for one in doomed:
+        error = one.exception()
+        assert isinstance(error, httpx.TransportError) or one.result().status_code >= 500
+        assert not isinstance(error, httpx.TimeoutException), "no client may be left hanging"
+    assert post(continuous_server, body(3)).status_code == 200
