@@ -12,6 +12,8 @@ from pipeline.cloud.vertex.calls import Call, Handler
 from pipeline.cloud.vertex.failures import ServiceFailure
 from pipeline.rules import Violation, table
 
+_NAMES = ("parent", "name", "endpoint")  # the fields that say which resource a request is about
+
 
 def enforce(violations: Iterable[Violation]) -> None:
     """Refuse with the first violation that Google is known to refuse; what only the doctor names passes."""
@@ -37,7 +39,9 @@ def with_faults(key: str, handler: Handler, faults: FaultBook, describe: Callabl
     def answer(request: Any, call: Call) -> Any:
         target = f"{method}/{describe(request)}"
         if faults.take("permission-denied", target) is not None:
-            where = str(getattr(request, "parent", "") or getattr(request, "name", "") or target)
+            where = next(
+                (str(getattr(request, field)) for field in _NAMES if getattr(request, field, "")), target
+            )
             verb = method[0].lower() + method[1:]
             raise failure_of("permission", method, f"aiplatform.{verb}", where=where)
         if faults.take("unavailable", target) is not None:
