@@ -52,7 +52,7 @@ def up(
 
     folder, options = _folder(state), _options(fault, speed, date)
     if foreground:
-        process.serve(folder, options)
+        process.serve(folder, options, _show)
     else:
         _show(process.start(folder, options))
 

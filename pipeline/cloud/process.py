@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,8 +41,8 @@ class CloudOptions:
         return ["--speed", str(self.speed), *date, *faults]
 
 
-def serve(folder: CloudFolder, options: CloudOptions) -> None:
-    """Run the cloud in this process until SIGTERM or SIGINT. Call it from the main thread."""
+def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running], None]) -> None:
+    """Run the cloud in this process until SIGTERM or SIGINT; call it from the main thread."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -50,6 +50,7 @@ def serve(folder: CloudFolder, options: CloudOptions) -> None:
         end_orphans(folder)
         with running_servers(folder, options) as running:
             folder.record(running)
+            ready(running)
             stop.wait()
             folder.forget()
 

@@ -21,7 +21,8 @@ from google.cloud import storage
 client = storage.Client()
 bucket = client.create_bucket("from-outside")
 bucket.blob("a/b").upload_from_string("content")
-print(client.project, [blob.name for blob in bucket.list_blobs()], bucket.blob("a/b").download_as_bytes())
+print([found.name for found in client.list_buckets()], client.project)
+print([blob.name for blob in bucket.list_blobs()], bucket.blob("a/b").download_as_bytes())
 """
 
 VERTEX = """
@@ -43,6 +44,9 @@ try:
 except requests.RequestException as error:
     print(error)
 """
+
+
+pytestmark = pytest.mark.slow
 
 
 class Cloud:
@@ -82,57 +86,45 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     cloud("down")
 
 
-def test_up_twice_is_one_cloud_and_down_ends_it(cloud: Cloud) -> None:
+def test_killed_restarted_emptied(cloud: Cloud) -> None:
+    """What a cloud holds and its ports survive a kill, its replicas do not; reset empties it."""
     assert cloud.status() == {"running": False, "state": str(cloud.folder)}
     assert cloud("up").returncode == 0
     first = cloud.status()
-    assert cloud("up").returncode == 0
-    assert cloud.status() == first
-    assert requests.get(f"{first['storage']}/storage/v1/b?project=p", timeout=60).json()["items"] == []
-
-    assert cloud("down").returncode == 0
-    assert cloud("status").returncode == 1
-    assert not psutil.pid_exists(int(str(first["pid"])))
-    assert "no local cloud runs" in cloud("down").stdout
-
-
-def test_state_and_ports_survive_a_restart_and_reset_empties(cloud: Cloud) -> None:
-    cloud("up")
-    before = cloud.status()
-    requests.post(f"{before['storage']}/storage/v1/b?project=p", json={"name": "kept"}, timeout=60)
-    cloud("down")
-    cloud("up")
-    after = cloud.status()
-    addresses = ("storage", "vertex_rest", "vertex_grpc", "proxy")
-    assert [after[name] for name in addresses] == [before[name] for name in addresses]
-    assert requests.get(f"{after['storage']}/storage/v1/b/kept", timeout=60).status_code == 200
-
-    authority = Path(str(after["ca_file"])).read_bytes()
-    assert cloud("reset").returncode == 0
-    cloud("up")
-    assert requests.get(f"{after['storage']}/storage/v1/b/kept", timeout=60).status_code == 404
-    assert Path(str(after["ca_file"])).read_bytes() == authority
-
-
-def test_cloud_that_was_killed_is_started_anew_and_its_children_ended(cloud: Cloud) -> None:
-    cloud("up")
-    first = int(str(cloud.status()["pid"]))
+    requests.post(f"{first['storage']}/storage/v1/b?project=p", json={"name": "kept"}, timeout=60)
     asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     orphan = subprocess.Popen(asleep, cwd=cloud.folder / "vertex", start_new_session=True)
-    os.kill(first, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], 60)
-
+    end(int(str(first["pid"])), signal.SIGKILL)
     assert cloud.status()["running"] is False
+
     assert cloud("up").returncode == 0
-    assert cloud.status()["pid"] != first
+    second = cloud.status()
     assert orphan.wait(60) == -signal.SIGKILL
+    assert second["pid"] != first["pid"]
+    addresses = ("storage", "vertex_rest", "vertex_grpc", "proxy", "dedicated")
+    assert [second[name] for name in addresses] == [first[name] for name in addresses]
+    assert requests.get(f"{second['storage']}/storage/v1/b/kept", timeout=60).status_code == 200
+
+    authority = Path(str(second["ca_file"])).read_bytes()
+    assert cloud("reset").returncode == 0
+    assert not psutil.pid_exists(int(str(second["pid"])))
+    assert "no local cloud runs" in cloud("down").stdout
+    assert cloud.run(UNMODIFIED).startswith("['from-outside'] marquee-local")
+    assert cloud.status()["running"] is False
+    assert Path(str(second["ca_file"])).read_bytes() == authority
+
+
+def end(pid: int, number: int) -> None:
+    process = psutil.Process(pid)
+    os.kill(pid, number)
+    process.wait(60)
 
 
 def test_several_ups_at_once_make_one_cloud(cloud: Cloud) -> None:
     command = [sys.executable, "-m", "pipeline", "cloud", "up", "--state", str(cloud.folder)]
-    together = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    together = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [process.communicate(timeout=240)[0] for process in together]
-    assert [process.returncode for process in together] == [0, 0, 0]
+    assert [process.returncode for process in together] == [0, 0]
     assert len(set(told)) == 1
 
 
@@ -146,7 +138,7 @@ def test_start_that_fails_says_why(cloud: Cloud) -> None:
 
 
 def test_unmodified_program_uses_storage(standing: Cloud) -> None:
-    assert standing.run(UNMODIFIED) == "marquee-local ['a/b'] b'content'\n"
+    assert standing.run(UNMODIFIED) == "['from-outside'] marquee-local\n['a/b'] b'content'\n"
 
 
 def test_unmodified_program_uses_vertex_by_grpc(standing: Cloud) -> None:
@@ -165,11 +157,6 @@ def test_exit_code_is_passed_through(standing: Cloud) -> None:
     assert standing("run", "--", "sh", "-c", "kill -TERM $$").returncode == 128 + signal.SIGTERM
     assert "cannot run no-such-program" in standing("run", "--", "no-such-program").stderr
     assert "no program is given" in standing("run").stderr
-
-
-def test_run_without_a_cloud_brings_one_and_stops_it(cloud: Cloud) -> None:
-    assert "['a/b']" in cloud.run(UNMODIFIED)
-    assert cloud.status()["running"] is False
 
 
 def test_faults_by_the_command_line(standing: Cloud) -> None:
