@@ -41,10 +41,15 @@ def save_model(
     _save_half(unet, folder / "unet")
     _save_half(vae, folder / "vae")
     _save_text_encoder(text_encoder, folder / "text_encoder")
-    networks.make_scheduler().save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n")
+    _write_json(folder / "scheduler/scheduler_config.json", networks.SCHEDULER)
+    _write_json(folder / "model_index.json", _INDEX)
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes 0600
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _save_half(network: networks.Unet | networks.Autoencoder, folder: Path) -> None:

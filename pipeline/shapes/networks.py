@@ -12,6 +12,21 @@ Autoencoder: TypeAlias = Any
 Unet: TypeAlias = Any
 Scheduler: TypeAlias = Any
 
+# The scheduler_config.json of stable-diffusion-v1-5, word by word: other schedulers are made from it, and what
+# it leaves out stays at their own defaults.
+SCHEDULER = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
 TEXT_POSITIONS = 16
 TEXT_WIDTH = 64
 
@@ -70,17 +85,8 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_scheduler() -> Scheduler:
-    """PNDM exactly as stable-diffusion-v1-5's scheduler_config.json has it."""
+    """The noise that training adds and serving takes away."""
     import diffusers
 
-    make: Any = diffusers.PNDMScheduler
-    return make(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        prediction_type="epsilon",
-        set_alpha_to_one=False,
-        skip_prk_steps=True,
-        steps_offset=1,
-    )
+    kind: Any = diffusers.PNDMScheduler
+    return kind.from_config(SCHEDULER)

@@ -38,5 +38,5 @@ def report(model: Path, steps: int, guidance: float, sheet: Path) -> str:
 
 
 if __name__ == "__main__":
-    chosen = sys.argv[1:] or ["20", "4"]
+    chosen = sys.argv[1:] or ["15", "1.5"]
     sys.stdout.write(report(MODEL, int(chosen[0]), float(chosen[1]), SHEET) + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.shapes import networks
 from pipeline.shapes.artifact import save_model
 from pipeline.shapes.schedule import Schedule
-from pipeline.shapes.train_autoencoder import start_quiet, train_both, train_decoder
+from pipeline.shapes.train_autoencoder import start_quiet, train_autoencoder
 from pipeline.shapes.train_denoiser import Denoiser, cache_latents, train_denoiser
 from pipeline.shapes.training_set import draw_pictures
 from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
@@ -26,21 +26,19 @@ WORK = Path("build/shapes")
 
 @dataclass(frozen=True)
 class Plan:
-    """The three stages, and how often every caption is drawn for the autoencoder and for the UNet."""
+    """The two stages, and how often every caption is drawn for the autoencoder and for the UNet."""
 
     autoencoder: Schedule
     denoiser: Schedule
-    decoder: Schedule
     pictures: int
     latents: int
 
 
 PLAN = Plan(
     autoencoder=Schedule(steps=1350, fall=400, batch=16, rate=3e-3),
-    denoiser=Schedule(steps=4000, fall=2000, batch=64, rate=1.5e-3),
-    decoder=Schedule(steps=1000, fall=900, batch=16, rate=1.5e-3),
+    denoiser=Schedule(steps=3600, fall=2300, batch=64, rate=1.5e-3),
     pictures=36,
-    latents=64,
+    latents=40,
 )
 
 
@@ -71,7 +69,6 @@ def train(plan: Plan, out: Path, work: Path) -> None:
     torch.manual_seed(0)
     vae = _kept(work / "autoencoder", lambda: _train_autoencoder(plan))
     denoiser = _trained_denoiser(plan, vae, work)
-    vae = _kept(work / "decoder", lambda: _train_decoder(plan, vae))
     save_model(out, denoiser.unet, denoiser.text_encoder, vae)
 
 
@@ -87,14 +84,8 @@ def _kept(folder: Path, make: Callable[[], networks.Autoencoder]) -> networks.Au
 def _train_autoencoder(plan: Plan) -> networks.Autoencoder:
     vae = networks.make_autoencoder()
     start_quiet(vae)
-    train_both(
-        vae, draw_pictures(plan.pictures, 0), plan.autoencoder, Log("autoencoder", plan.autoencoder.steps)
-    )
-    return vae
-
-
-def _train_decoder(plan: Plan, vae: networks.Autoencoder) -> networks.Autoencoder:
-    train_decoder(vae, draw_pictures(plan.pictures, 2), plan.decoder, Log("decoder", plan.decoder.steps))
+    log = Log("autoencoder", plan.autoencoder.steps)
+    train_autoencoder(vae, draw_pictures(plan.pictures, 0), plan.autoencoder, log)
     return vae
 
 

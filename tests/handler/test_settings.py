@@ -14,7 +14,7 @@ COMMITTED = Path(__file__).parents[2] / "model_artifacts" / "model-config.yaml"
 
 def test_the_committed_file_is_understood() -> None:
     settings = load_settings(COMMITTED)
-    assert (settings.defaults.width, settings.defaults.guidance_scale) == (64, 4.0)
+    assert (settings.defaults.width, settings.defaults.guidance_scale) == (64, 1.5)
     assert settings.limits.max_pixels == 65536
     assert settings.limits.max_guidance_scale == 30.0
 

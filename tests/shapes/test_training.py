@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from pipeline.shapes import networks
 from pipeline.shapes.schedule import Schedule
 from pipeline.shapes.train import Plan, train
-from pipeline.shapes.train_autoencoder import start_quiet, train_both
+from pipeline.shapes.train_autoencoder import start_quiet, train_autoencoder
 from pipeline.shapes.train_denoiser import Denoiser, LatentSet, train_denoiser
 from pipeline.shapes.training_set import batches, draw_pictures
 from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
@@ -20,7 +20,7 @@ FEW = Schedule(steps=2, fall=1, batch=2, rate=1e-3, warm_up=1)
 
 
 def test_a_short_run_writes_a_folder_that_draws(tmp_path: Path) -> None:
-    plan = Plan(autoencoder=FEW, denoiser=FEW, decoder=FEW, pictures=1, latents=1)
+    plan = Plan(autoencoder=FEW, denoiser=FEW, pictures=1, latents=1)
     train(plan, tmp_path / "model", tmp_path / "work")
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
@@ -36,7 +36,7 @@ def test_the_autoencoder_learns() -> None:
     vae, losses = networks.make_autoencoder(), []
     start_quiet(vae)
     plan = Schedule(steps=12, fall=1, batch=4, rate=3e-3, warm_up=1)
-    train_both(vae, draw_pictures(1, 0), plan, lambda step, loss: losses.append(loss))
+    train_autoencoder(vae, draw_pictures(1, 0), plan, lambda step, loss: losses.append(loss))
     assert min(losses[-3:]) < 0.8 * losses[0]
     assert vae.config.scaling_factor > 0
 
