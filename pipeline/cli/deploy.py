@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json as jsons
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,8 +20,10 @@ from pipeline.cli.target import (
     connected,
     the_archive,
 )
+from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
+    from pipeline.deploy.config import DeployConfig
     from pipeline.deploy.flow import Deployed
     from pipeline.deploy.plan import Plan
     from pipeline.deploy.status import Status
@@ -89,9 +93,27 @@ def deploy(
     asked = Asked(config, cloud, profile, settings or (), traffic)
     try:
         with connected(asked) as (wanted, connection):
-            _print_deployed(make(connection, wanted, the_archive(wanted), progress))
+            archive = the_archive(wanted)
+            if wanted.cloud == "google":
+                _refuse_what_would_fail(wanted, archive.path)
+            _print_deployed(make(connection, wanted, archive, progress))
     finally:
         progress.finish()
+
+
+def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
+    """What the doctor can see from here, before anything is paid for."""
+    from pipeline.doctor.examine import examine
+    from pipeline.doctor.subject import subject_of
+
+    findings = examine(subject_of(config, archive), date.today())
+    for finding in findings:
+        if finding.level == "notice":
+            print(f"notice: {finding.sentence}\n  cure: {finding.cure}")
+    problems = [finding for finding in findings if finding.level == "problem"]
+    if problems:
+        told = "".join(f"\n  - {finding.sentence} ({finding.cure})" for finding in problems)
+        raise MarqueeError(f"this would fail on Google:{told}", cure="marquee doctor --cloud google")
 
 
 def _print_deployed(deployed: Deployed) -> None:

@@ -95,7 +95,11 @@ def the_archive(config: DeployConfig) -> ArchiveFile:
         return read_archive(Path(config.archive))
     root = steps.repository_root()
     path = root / steps.DEFAULT_ARCHIVE
+    container = config.container if config.cloud == "google" and config.prebuilt else None
+    if container:  # the prebuilt image is not known to carry diffusers
+        path = path.with_name(f"model-{container}.mar")
     if not path.exists():
         print(f"building {path} from the embedded model", flush=True)
-        steps.build(steps.BuildConfig(model=str(root / steps.EMBEDDED_MODEL), out=path), LiveProgress())
+        model = str(root / steps.EMBEDDED_MODEL)
+        steps.build(steps.BuildConfig(model=model, out=path, container=container), LiveProgress())
     return read_archive(path)

@@ -10,23 +10,26 @@ from pipeline.errors import MarqueeError
 from pipeline.rules import Rule, table
 
 
+class Unanswered(MarqueeError):
+    """Google could not be reached, or not for now: what was begun goes on there, and a rerun finds it."""
+
+
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
     """Translate what Google's clients raise while ``doing`` ("registering the model")."""
-    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.api_core.exceptions import GoogleAPICallError, RetryError, ServiceUnavailable
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import ConnectionError as RequestsConnectionError
 
     try:
         yield
+    except (ServiceUnavailable, RetryError, RequestsConnectionError) as error:
+        cure = "run it again: it goes on where it stopped"
+        raise Unanswered(f"{doing}: no answer: {error}", cure=cure) from error
     except GoogleAPICallError as error:
         rule = rule_of(error.message)
         raise MarqueeError(
             f"{doing}: Google says {_status(error)}: {error.message}", cure=_cure(rule)
-        ) from error
-    except (RetryError, RequestsConnectionError) as error:
-        raise MarqueeError(
-            f"{doing}: no answer: {error}", cure="check the network and run it again"
         ) from error
     except GoogleAuthError as error:
         raise MarqueeError(

@@ -78,12 +78,17 @@ class DeployConfig(_Strict):
         """The serving container's image; a prebuilt target comes from the continent's registry."""
         if self.image:
             return self.image
-        if not self.container.startswith(_PREBUILT_PREFIX):
+        if not self.prebuilt:
             return self.container
         kind, _, version = self.container.removeprefix(_PREBUILT_PREFIX).partition("-")
         host = self.region.split("-")[0]
         host = host if host in ("europe", "asia") else "us"
         return f"{host}-docker.pkg.dev/vertex-ai/prediction/pytorch-{kind}.{version}:latest"
+
+    @property
+    def prebuilt(self) -> bool:
+        """Whether the container is one of Google's, by its target's name."""
+        return self.image is None and self.container.startswith(_PREBUILT_PREFIX)
 
     @property
     def location(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.deploy.answers import explained
+from pipeline.deploy.answers import Unanswered, explained
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
@@ -54,6 +54,8 @@ def deploy(
         ensure_deployed(connection, config, version, progress)
         proof = smoke(connection, config, version, archive, progress)
         mark_proved(connection, config, version)
+    except Unanswered:  # nothing has failed; taking back what still runs would waste it
+        raise
     except MarqueeError as error:
         if is_proved(config, version):  # it was in service before this run, and stays so
             raise

@@ -11,6 +11,7 @@ from pipeline.progress import Progress
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
 _NOTE_EVERY_SECONDS = 30.0
+_PATIENCE_SECONDS = 600.0
 
 
 def wait(operation: Any, doing: str, progress: Progress) -> Any:
@@ -34,20 +35,39 @@ def await_running(connection: Connection, resource: str, progress: Progress) -> 
 def _listed(connection: Connection, resource: str) -> list[Any]:
     from google.api_core.exceptions import NotFound
 
-    try:
-        return list(connection.endpoints.list_operations({"name": resource}).operations)
-    except NotFound:
-        return []
+    found: list[Any] = []
+    request = {"name": resource, "page_token": ""}
+    while True:
+        try:
+            page = connection.endpoints.list_operations(request)
+        except NotFound:
+            return found
+        found += page.operations
+        if not page.next_page_token:
+            return found
+        request["page_token"] = page.next_page_token
 
 
 def _is_done(connection: Connection, name: str) -> bool:
     return bool(connection.endpoints.get_operation({"name": name}).done)
 
 
+def _answers_yes(is_done: Callable[[], bool], started: float) -> bool:
+    """Ask; a service that is not there for a moment has not said that the work is over."""
+    from google.api_core.exceptions import ServiceUnavailable
+
+    try:
+        return is_done()
+    except ServiceUnavailable:
+        if time.monotonic() - started > _PATIENCE_SECONDS:
+            raise
+        return False
+
+
 def _watch(is_done: Callable[[], bool], doing: str, progress: Progress) -> None:
     started = noted = time.monotonic()
     pause = _FIRST_PAUSE_SECONDS
-    while not is_done():
+    while not _answers_yes(is_done, started):
         if time.monotonic() - noted > _NOTE_EVERY_SECONDS:
             noted = time.monotonic()
             progress.note(f"{doing}: {noted - started:.0f} s so far")

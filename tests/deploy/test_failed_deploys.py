@@ -55,6 +55,17 @@ def test_a_fault_while_deploying_is_told_and_taken_back(
     assert deploy(connection, configure(), archive, QUIET).uploaded.sent_bytes == 0
 
 
+def test_a_service_that_is_away_for_a_moment_undoes_nothing(
+    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+) -> None:
+    cloud.fault("unavailable,target=UpdateModel/*")
+    with pytest.raises(MarqueeError, match="no answer") as raised:
+        deploy(connection, configure(), archive, QUIET)
+    assert raised.value.cure == "run it again: it goes on where it stopped"
+    (deployed,) = survey(connection, configure()).deployed
+    assert deploy(connection, configure(), archive, QUIET).deployed_model_id == deployed.id
+
+
 @pytest.mark.parametrize(
     ("painter", "says"),
     [

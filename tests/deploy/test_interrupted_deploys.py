@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from deploying import start_deploy
 from rehearsal_cloud import RehearsalCloud
 
 from pipeline.deploy.archive_file import ArchiveFile
@@ -21,20 +20,20 @@ from pipeline.progress import Silent
 SECONDS = 120
 
 
-def start_deploy(cloud: RehearsalCloud, archive: ArchiveFile) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipeline", "deploy", "--profile", "p100"]
-    return subprocess.Popen(
-        [*command, "--set", f"archive={archive.path}"],
-        env={**os.environ, "MARQUEE_CLOUD": str(cloud.folder.path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=Path(__file__).parents[2],
-    )
+def end(process: ForkServerProcess) -> int:
+    """Its exit code; a process that does not end in time is a failure of the test."""
+    process.join(SECONDS)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    process.close()
+    assert code is not None
+    return code
 
 
-def finish(process: subprocess.Popen[bytes]) -> None:
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, output.decode()
+def run_again(cloud: RehearsalCloud, archive: ArchiveFile, output: Path) -> None:
+    code = end(start_deploy(cloud.folder.path, archive.path, output))
+    assert code == 0, output.read_text()
 
 
 def check_and_clean(cloud: RehearsalCloud, connection: Connection, config, archive: ArchiveFile) -> None:
@@ -54,39 +53,42 @@ def check_and_clean(cloud: RehearsalCloud, connection: Connection, config, archi
 
 @pytest.mark.slow
 def test_killed_after_every_remote_call(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     cloud.start_seconds = 0.5
+    output = tmp_path / "output"
     killed = 0
     while True:
         cloud.book.calls.clear()
-        process = start_deploy(cloud, archive)
-        cloud.book.kill_after, cloud.book.victim = killed + 1, process.pid
-        process.communicate(timeout=SECONDS)
+        cloud.book.kill_after = killed + 1
+        process = start_deploy(cloud.folder.path, archive.path, output)
+        cloud.book.victim = process.pid
+        code = end(process)
         cloud.book.victim = None
-        if process.returncode == 0:
+        if code == 0:
             break
-        assert process.returncode == -9
+        assert code == -9, output.read_text()
         killed += 1
-        finish(start_deploy(cloud, archive))
+        run_again(cloud, archive, output)
         check_and_clean(cloud, connection, configure(), archive)
     assert killed >= 12
     check_and_clean(cloud, connection, configure(), archive)
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+def test_killed_at_ten_random_moments(
+    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     cloud.start_seconds = 0.5
+    output = tmp_path / "output"
     chance = random.Random(20261121)
     for _ in range(10):
-        process = start_deploy(cloud, archive)
         calls = len(cloud.book.calls)
-        while len(cloud.book.calls) == calls and process.poll() is None:
+        process = start_deploy(cloud.folder.path, archive.path, output)
+        while len(cloud.book.calls) == calls and process.is_alive():
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 3))
+        time.sleep(chance.uniform(0, 2))
         process.kill()
-        process.communicate(timeout=SECONDS)
-    finish(start_deploy(cloud, archive))
+        end(process)
+    run_again(cloud, archive, output)
     check_and_clean(cloud, connection, configure(), archive)
