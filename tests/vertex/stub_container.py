@@ -30,7 +30,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers["Content-Type"], received))
         instances = json.loads(received)["instances"]
         first = instances[0] if isinstance(instances[0], dict) else {}
+        self.server.busy += 1
         time.sleep(first.get("seconds", 0))
+        self.server.busy -= 1
         if first.get("cut"):
             self.close_connection = True
             return
@@ -51,14 +53,26 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, archive: str, replica: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.archive = archive
+        self.replica = replica
+        self.requests: list[tuple[str, str, bytes]] = []
+        self.busy = 0
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that gave up waiting is what some tests are about."""
 
 
 @dataclass
 class StubContainer:
+    """``interrupted`` counts the requests that were not answered yet when it was told to stop."""
+
     spec: ContainerSpec
-    server: Any
+    server: _Server
+    running: list[StubContainer]
+    interrupted: int = 0
 
     @property
     def url(self) -> str:
@@ -69,11 +83,14 @@ class StubContainer:
         return list(self.server.requests)
 
     def is_running(self) -> bool:
-        return self.server.fileno() >= 0
+        return self in self.running
 
     def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        if self in self.running:
+            self.running.remove(self)
+            self.interrupted = self.server.busy
+            self.server.shutdown()
+            self.server.server_close()
 
 
 @dataclass
@@ -94,23 +111,9 @@ class StubContainers:
                 raise NeverReady(["given up"])
         content = spec.archive.read_text()
         if content.startswith("broken") or len(self.running) == self.most:
-            raise NeverReady(
-                ["ModuleNotFoundError: No module named 'diffusers'"], spec.folder / "model_log.log"
-            )
-        server = _Server(("127.0.0.1", 0), _Handler)
-        server.archive, server.replica, server.requests = content, spec.folder.name, []  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        container = _Tracked(spec, server, self)
+            words = "ModuleNotFoundError: No module named 'diffusers'"
+            raise NeverReady([words], spec.folder / "model_log.log")
+        container = StubContainer(spec, _Server(content, spec.folder.name), self.running)
         self.started.append(container)
         self.running.append(container)
         return container
-
-
-@dataclass
-class _Tracked(StubContainer):
-    owner: StubContainers
-
-    def stop(self) -> None:
-        if self in self.owner.running:
-            super().stop()
-            self.owner.running.remove(self)

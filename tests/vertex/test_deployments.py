@@ -102,6 +102,7 @@ def test_undeploying_lets_running_requests_finish(cloud: LocalVertex) -> None:
     clients.undeploy(endpoint, deployed.id)
     asking.join()
     assert answers == ["shapes"]
+    assert [container.interrupted for container in cloud.containers.started] == [0]
     assert cloud.containers.running == []
     clients.close[0].close()
 

@@ -141,15 +141,21 @@ def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_wor
 
 
 def archive_of(handler: str) -> bytes:
-    """The smallest archive that TorchServe unpacks: a manifest and one handler."""
+    """The smallest archive that TorchServe serves: a manifest, one handler and one worker."""
     manifest = {
         "createdOn": "01/01/1980 00:00:00",
         "runtime": "python",
-        "model": {"modelName": "model", "handler": "its_handler.py", "modelVersion": "1.0"},
+        "model": {
+            "modelName": "model",
+            "handler": "its_handler.py",
+            "modelVersion": "1.0",
+            "configFile": "model-config.yaml",
+        },
         "archiverVersion": "0.12.0",
     }
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         file.writestr("its_handler.py", handler)
+        file.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
     return archive.getvalue()
