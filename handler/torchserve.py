@@ -140,6 +140,7 @@ class Door:
         os.environ.update(LIBRARY_ENVIRONMENT)
         from handler.describe import describe
         from handler.device import set_threads
+        from handler.engine.compiled import with_compiled_unet
         from handler.engine.profile import choose_profile
         from handler.engine.start import start_engine
         from handler.model import load_model
@@ -149,7 +150,7 @@ class Door:
         _quiet_libraries()
         settings = load_settings(root / "model-config.yaml")
         threads = set_threads(settings)
-        model = load_model(root / "model", settings, gpu_id)
+        model = with_compiled_unet(load_model(root / "model", settings, gpu_id), root)
         self._settings = settings
         profile = choose_profile(model, settings)
         engine = start_engine(model, settings, profile)

@@ -69,15 +69,13 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:
     import torch
 
-    like = {"device": model.device, "dtype": model.dtype}
-    config = model.unet.config
+    config, tokens = model.unet.config, model.text_encoder.config.max_position_embeddings
     count = min(2, shapes["rows"])
-    sample = torch.randn(count, config.in_channels, shapes["height"], shapes["width"], **like)
-    texts = torch.randn(
-        count, model.text_encoder.config.max_position_embeddings, config.cross_attention_dim, **like
-    )
+    sample = torch.randn(count, config.in_channels, shapes["height"], shapes["width"])
+    sample = sample.to(model.device, model.dtype).contiguous(memory_format=torch.channels_last)
+    texts = torch.randn(count, tokens, config.cross_attention_dim).to(model.device, model.dtype)
     timestep = torch.full((count,), 500.0, device=model.device)
-    return sample.contiguous(memory_format=torch.channels_last), timestep, texts
+    return sample, timestep, texts
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from handler.engine.compiled import CompiledUNet
 from handler.engine.linear import is_linear
 from handler.schedulers import make_scheduler
 from handler.settings import Settings
@@ -38,4 +39,5 @@ def choose_profile(model: Model, settings: Settings) -> Profile:
         logger.warning(
             "a scheduler clips its pictures, so schedulers run row by row, which is slower on a GPU"
         )
-    return Profile("gpu eager" if gpu else "cpu eager", vectorised=gpu and linear, decode_thread=gpu)
+    kind = "compiled" if isinstance(model.unet, CompiledUNet) else "eager"
+    return Profile(f"{'gpu' if gpu else 'cpu'} {kind}", vectorised=gpu and linear, decode_thread=gpu)

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.archive.compiling import compiled_members
 from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
@@ -30,6 +31,7 @@ class BuildConfig:
     """What to build: ``model`` is a diffusers folder or a hub id, ``config`` one's own settings.
 
     ``container`` is a target of pipeline.containers; None: the packages are installed where it runs.
+    ``compiled`` adds a UNet compiled for this machine.
     """
 
     model: str
@@ -39,6 +41,7 @@ class BuildConfig:
     safety_checker: bool = False
     revision: str | None = None
     container: str | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ def build(config: BuildConfig, progress: Progress) -> Built:
     target = find_target(config.container) if config.container else None
     packages = package_members(target, WHEEL_CACHE, progress) if target else []
     members = [*archive_members(config, folder, target), *packages]
-    digests = write_archive(config.out, members, progress)
+    if config.compiled:
+        with compiled_members(members, config.out.resolve().parent, progress) as compiled:
+            digests = write_archive(config.out, [*members, *compiled], progress)
+    else:
+        digests = write_archive(config.out, members, progress)
     return Built(
         path=config.out,
         size=config.out.stat().st_size,

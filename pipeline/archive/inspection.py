@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
 from pipeline.archive.handler_source import read_version
 from pipeline.archive.layout import (
+    COMPILED_UNET,
     CONFIG_FILE,
     COPY_BYTES,
     HANDLER_FILE,
@@ -129,6 +130,8 @@ def _read_member(
 def _is_pickle(name: str, first: bytes) -> bool:
     if name.endswith(".safetensors"):  # whose length field may look like a pickle's first bytes
         return first[SAFETENSORS_BRACE : SAFETENSORS_BRACE + 1] != b"{"
+    if name == COMPILED_UNET:  # AOTInductor's zip of compiled code: no pickle inside
+        return False
     is_plain = first[:1] == b"\x80" and len(first) > 1 and first[1] in PICKLE_PROTOCOLS
     return is_plain or first.startswith(ZIP_MAGIC)
 

@@ -16,6 +16,8 @@ HANDLER_PACKAGE = "handler"
 MODEL_FOLDER = "model"
 CONFIG_FILE = "model-config.yaml"
 PACKAGES_FOLDER = "packages"
+COMPILED_FOLDER = "compiled"
+COMPILED_UNET = "compiled/unet.pt2"
 
 # Formats that run code when they are loaded; only safetensors ship.
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")

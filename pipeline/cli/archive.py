@@ -30,6 +30,7 @@ def build(
     safety_checker: Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     container: Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")] = False,
 ) -> None:
     """Pack a model, the handler and its settings into model.mar."""
     from pipeline.archive import build as steps
@@ -46,6 +47,7 @@ def build(
             safety_checker=safety_checker,
             revision=revision,
             container=container,
+            compiled=compiled,
         ),
         LiveProgress(),
     )
