@@ -12,8 +12,8 @@ Autoencoder: TypeAlias = Any
 Unet: TypeAlias = Any
 Scheduler: TypeAlias = Any
 
-# The scheduler_config.json of stable-diffusion-v1-5, word by word: other schedulers are made from it, and what
-# it leaves out stays at their own defaults.
+# The scheduler_config.json of stable-diffusion-v1-5, word by word: other schedulers are made from it, and
+# what it leaves out stays at their own defaults. Without clip_sample DDIM would clip the latents.
 SCHEDULER = {
     "_class_name": "PNDMScheduler",
     "_diffusers_version": "0.6.0",

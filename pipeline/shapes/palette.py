@@ -43,6 +43,12 @@ def parse_caption(prompt: str) -> Caption | None:
     return Caption(foreground, shape, background)
 
 
+def varied_captions() -> list[Caption]:
+    """32 of the captions: every shape in every colour once, on changing backgrounds."""
+    captions = all_captions()
+    return [captions[7 * number + number % 7] for number in range(32)]
+
+
 def all_captions() -> list[Caption]:
     """The 224 captions (8 foregrounds x 7 other backgrounds x 4 shapes), always in the same order."""
     return [

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.shapes.contact_sheet import make_contact_sheet
-from pipeline.shapes.palette import all_captions
+from pipeline.shapes.palette import all_captions, varied_captions
 from pipeline.shapes.scores import Asked, draw_all, score
 from pipeline.shapes.train import MODEL
 
 SHEET = Path("docs/shapes.png")
-_SHOWN = 7  # every seventh caption: 32 pictures, eight a row, one row for each shape
 
 
 def report(model: Path, steps: int, guidance: float, sheet: Path) -> str:
@@ -28,7 +27,8 @@ def report(model: Path, steps: int, guidance: float, sheet: Path) -> str:
     pictures = draw_all(pipe, asked, steps, guidance)
     spent = time.monotonic() - began
     scores = score(asked, pictures)
-    make_contact_sheet(pictures[::_SHOWN]).save(sheet, optimize=True)
+    drawn = {one.caption: picture for one, picture in zip(asked, pictures, strict=True)}
+    make_contact_sheet([drawn[caption] for caption in varied_captions()]).save(sheet, optimize=True)
     lines = [f"wrong: {one.caption}, seed {one.seed}: {seen}" for one, seen in scores.wrong]
     lines.append(
         f"{steps} steps, guidance {guidance}: foreground {scores.foreground:.1%}, "

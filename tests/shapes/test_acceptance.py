@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.shapes.known_right import DEMO, KNOWN_RIGHT
 
+from pipeline.shapes.known_right import DEMO, KNOWN_RIGHT
 from pipeline.shapes.palette import all_captions
 from pipeline.shapes.scores import Asked, Scores, draw_all, score
 
@@ -44,3 +44,4 @@ def test_the_known_right_questions_differ_and_cover_the_words() -> None:
     for questions in (DEMO, KNOWN_RIGHT):
         assert {one.caption.shape for one in questions} == {"circle", "square", "triangle", "star"}
         assert len({one.caption.foreground for one in questions}) == 8
+        assert len({one.caption.background for one in questions}) == 8
