@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -66,24 +65,42 @@ def test_a_failed_load_shows_the_workers_own_error(
     assert "\n  | " in str(caught.value)  # its last lines, below the sentence
 
 
-def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
-    (worker,) = server.worker_state().pids
-    killer = threading.Timer(0.5, os.kill, (worker, signal.SIGKILL))
+def kill_when_busy(pid: int) -> None:
+    """kill -9 once the process has worked for a while, so that it is in the middle of a picture."""
+    process = psutil.Process(pid)
+    idle = process.cpu_times().user
+    assert eventually(lambda: process.cpu_times().user > idle + 0.3)
+    process.kill()
+
+
+@contextmanager
+def watching(server: RunningServer) -> Iterator[list[str]]:
+    """What ``watch`` tells while the block runs."""
     stopping, told = threading.Event(), list[str]()
     watcher = threading.Thread(target=lambda: told.extend(watch(server, stopping)))
     watcher.start()
-    killer.start()
-    answers = post_together(server.predict_url, [SLOW] * 6)
+    try:
+        yield told
+    finally:
+        stopping.set()
+        watcher.join()
 
-    assert not any(isinstance(answer, httpx.ReadTimeout) for answer in answers)
-    failed = [answer for answer in answers if isinstance(answer, Exception) or answer.status_code >= 500]
-    assert failed
-    with Client(server.url) as client:
-        assert client.predict(["a red circle"])[0].width == 64
-    assert server.worker_state().pids != (worker,)
-    assert eventually(lambda: len(told) == 2)
-    stopping.set()
-    watcher.join()
+
+def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
+    (worker,) = server.worker_state().pids
+    with watching(server) as told:
+        killer = threading.Thread(target=kill_when_busy, args=(worker,))
+        killer.start()
+        answers = post_together(server.predict_url, [SLOW] * 6)
+        killer.join()
+
+        assert not any(isinstance(answer, httpx.ReadTimeout) for answer in answers)
+        failed = [one for one in answers if isinstance(one, Exception) or one.status_code >= 500]
+        assert failed
+        with Client(server.url) as client:
+            assert client.predict(["a red circle"])[0].width == 64
+        assert server.worker_state().pids != (worker,)
+        assert eventually(lambda: len(told) == 2)
     assert told[0].startswith("the worker died")
     assert told[1] == "the worker is back"
 
