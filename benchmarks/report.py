@@ -51,6 +51,6 @@ def write(ratios: Sequence[Ratio], remarks: Sequence[str], plots: Sequence[Path]
     notes = "\n".join(f"- {ratio.name} ({ratio.other_side}): {ratio.note}" for ratio in ratios if ratio.note)
     text = "\n".join(f"- {remark}" for remark in remarks)
     path.write_text(
-        f"# Benchmarks\n\nMade by `make bench`. Each ratio has both sides in one run, in turns; above 1 is in "
+        f"# Benchmarks\n\nMade by `make bench`. Both sides of a ratio share a run, in turns; above 1 is in "
         f"our favour.\n\nMachine: {machine()}.\n\n{table(ratios)}\n\n{notes}\n{text}\n\n{pictures}\n"
     )

@@ -1,0 +1,332 @@
+"""M1 and M4 to M7: the engine itself, in this process and through TorchServe, on SD 1.5's real shapes."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmarks import load, sides, traffic
+from benchmarks.ratio import Ratio, alternate
+from benchmarks.sd15 import UNET, VAE, write_random_sd15
+from benchmarks.stalls import unstalled
+
+if TYPE_CHECKING:
+    from handler.engine.engine import Engine
+    from handler.job import Job
+    from handler.model import Model
+    from handler.settings import Settings
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of the comparison: pixels a side, the engine's dtype, images at once, steps of a picture."""
+
+    name: str
+    pixels: int
+    dtype: str
+    stock_dtype: str
+    device: str
+    live: int
+    num_inference_steps: int
+    goals: dict[str, float]
+
+
+MID = Scale(
+    "mid",
+    256,
+    "bfloat16",
+    "float32",
+    "cpu",
+    8,
+    4,
+    {"M1": 5.5, "M4": 0.95, "M5": 0.65, "M7": 8.0},
+)
+GPU = Scale(
+    "SD 1.5 at 512x512",
+    512,
+    "float16",
+    "float16",
+    "cuda",
+    16,
+    30,
+    {"M1": 2.0, "M4": 0.97, "M5": 0.45, "M7": 8.0},
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """marquee's archive of one scale and the same unpacked, with the seconds that compiling took."""
+
+    mar: Path
+    root: Path
+    model_folder: Path
+    compile_seconds: float
+
+
+def build_scale(scale: Scale, tokenizer: Path, folder: Path) -> Built:
+    """SD 1.5's shapes with random weights, packed with a compiled UNet, and unpacked for this process."""
+    from pipeline.archive.build import BuildConfig, build
+    from pipeline.progress import Silent
+
+    model_folder = write_random_sd15(folder / "sd15", tokenizer)
+    config = folder / f"{scale.device}.yaml"
+    config.write_text(yaml.safe_dump(_config(scale)))
+    plain, mar = folder / "plain.mar", folder / f"{scale.device}" / "model.mar"
+    mar.parent.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    build(BuildConfig(model=str(model_folder), out=plain, config=config), Silent())
+    packed = time.perf_counter()
+    build(BuildConfig(model=str(model_folder), out=mar, config=config, compiled=True), Silent())
+    # The second build packs twice; what is left is loading, exporting and compiling.
+    compile_seconds = time.perf_counter() - packed - 2 * (packed - started)
+    plain.unlink()
+    root = Path(tempfile.mkdtemp(dir=folder))
+    with zipfile.ZipFile(mar) as archive:
+        archive.extractall(root)
+    return Built(mar, root, model_folder, compile_seconds)
+
+
+def _config(scale: Scale) -> dict[str, Any]:
+    return {
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "batchSize": 4 * scale.live,
+        "maxBatchDelay": 1,
+        "continuousBatching": True,
+        "responseTimeout": 1200,
+        "startupTimeout": 1200,
+        "jobQueueSize": 256,
+        "marquee": {
+            "defaults": {"width": scale.pixels, "height": scale.pixels},
+            "dtype": scale.dtype,
+            "channels_last": True,
+            "max_batch": scale.live,
+            "max_step_seconds": 600,
+        },
+    }
+
+
+def load_engine(built: Built, compiled: bool = True) -> tuple[Engine, Model, Settings]:
+    """The engine as the handler starts it."""
+    from handler.device import set_threads
+    from handler.engine.compiled import with_compiled_unet
+    from handler.engine.profile import choose_profile
+    from handler.engine.start import start_engine
+    from handler.model import load_model
+    from handler.settings import load_settings
+
+    settings = load_settings(built.root / "model-config.yaml")
+    set_threads(settings)
+    model = load_model(built.root / "model", settings)
+    if compiled:
+        model = with_compiled_unet(model, built.root)
+    return start_engine(model, settings, choose_profile(model, settings)), model, settings
+
+
+def jobs(scale: Scale, count: int, settings: Settings) -> list[Job]:
+    """``count`` jobs with their own prompts and seeds."""
+    from handler.job import Job
+
+    bodies = traffic.equal(scale.num_inference_steps)
+    asks = [next(bodies)["instances"][0] for _ in range(count)]
+    return [Job(**{**vars(settings.defaults), **ask}) for ask in asks]
+
+
+def draw(engine: Engine, work: Sequence[Job]) -> list[Any]:
+    """All jobs through the engine; the outcomes in their order."""
+    from handler.engine.ticket import Ticket
+
+    tickets = [engine.submit(job) for job in work]
+    outcomes: dict[Any, Any] = {}
+    while engine.busy:
+        outcomes.update(engine.step())
+    return [outcomes[ticket] if isinstance(ticket, Ticket) else ticket for ticket in tickets]
+
+
+def single_image(scale: Scale, built: Built, engine: Engine, settings: Settings, rounds: int) -> Ratio:
+    """M1: seconds of denoising one picture, stock diffusers against the engine."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    stock = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        built.model_folder, torch_dtype=getattr(torch, scale.stock_dtype), local_files_only=True
+    ).to(scale.device)
+    stock.set_progress_bar_config(disable=True)
+    (job,) = jobs(scale, 1, settings)
+
+    def ours() -> float:
+        (picture,) = draw(engine, [job])
+        return float(picture.seconds["denoise"])
+
+    def theirs() -> float:
+        started = time.perf_counter()
+        generator = torch.Generator("cpu").manual_seed(job.seed)
+        stock(
+            job.prompt,
+            num_inference_steps=job.num_inference_steps,
+            guidance_scale=job.guidance_scale,
+            width=scale.pixels,
+            height=scale.pixels,
+            generator=generator,
+            output_type="latent",
+        )
+        if scale.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    ours(), theirs()
+    mine, other = alternate(ours, theirs, rounds)
+    name = f"stock diffusers, {scale.stock_dtype}"
+    return Ratio(f"M1 one image, denoising ({scale.name})", name, "s", mine, other, True, scale.goals["M1"])
+
+
+def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Settings, rounds: int) -> Ratio:
+    """M4: pictures per second with PNG replies through TorchServe, against the same engine in process."""
+    count = 2 * scale.live
+
+    def in_process() -> float:
+        from handler.encode import encode
+
+        started = time.perf_counter()
+        with ThreadPoolExecutor(2) as pool:
+            pictures = draw(engine, jobs(scale, count, settings))
+            list(pool.map(lambda picture: encode(picture.image, "png", 90), pictures))
+        return count / (time.perf_counter() - started)
+
+    with sides.torchserve(built.mar, threads=2) as url:
+
+        def served() -> float:
+            bodies = traffic.equal(scale.num_inference_steps, output_format="png")
+            return load.throughput(load.run_closed(url, bodies, count, count))
+
+        mine, other = alternate(served, in_process, rounds)
+    name = f"M4 pictures/s through TorchServe, PNG ({scale.name})"
+    return Ratio(name, "the same engine in process", "pictures/s", mine, other, False, scale.goals["M4"])
+
+
+def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings, rounds: int) -> Ratio:
+    """M5: useful TFLOP/s at saturation over those of a matrix product."""
+    work = jobs(scale, scale.live, settings)
+    tflop = scale.live * picture_tflop(scale)
+
+    def ours() -> float:
+        started = time.perf_counter()
+        draw(engine, work)
+        return tflop / (time.perf_counter() - started)
+
+    mine, other = alternate(ours, lambda: matrix_tflops(model), rounds)
+    return Ratio(
+        f"M5 useful TFLOP/s at saturation ({scale.name})",
+        "a matrix product",
+        "TFLOP/s",
+        mine,
+        other,
+        False,
+        scale.goals["M5"],
+    )
+
+
+def picture_tflop(scale: Scale) -> float:
+    """TFLOP of one picture with guidance: UNet calls and VAE decode, counted on tensors without storage."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = scale.pixels // 8
+    with torch.device("meta"), FlopCounterMode(display=False) as unet_flops:
+        unet = UNet2DConditionModel(**UNET)  # type: ignore[no-untyped-call]
+        unet(torch.empty(2, 4, side, side), torch.empty(2), torch.empty(2, 77, 768))
+    with torch.device("meta"), FlopCounterMode(display=False) as vae_flops:
+        AutoencoderKL(**VAE).decode(torch.empty(1, 4, side, side))  # type: ignore[no-untyped-call]
+    calls = scale.num_inference_steps + 1  # PNDM repeats one timestep
+    return (calls * unet_flops.get_total_flops() + vae_flops.get_total_flops()) / 1e12
+
+
+def matrix_tflops(model: Model, size: int = 2048, seconds: float = 2.0) -> float:
+    """TFLOP/s of a square matrix product in the model's dtype on its device."""
+    import torch
+
+    size = size if model.device.type == "cpu" else 8192
+    a = torch.randn(size, size).to(model.device, model.dtype)
+    b, products, started = a.t().contiguous(), 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        a @ b
+        products += 1
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+    return 2 * size**3 * products / (time.perf_counter() - started) / 1e12
+
+
+def strict_mode(model_folder: Path, folder: Path, rounds: int) -> tuple[Ratio, str]:
+    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical."""
+    from handler.device import set_threads
+    from handler.engine.profile import choose_profile
+    from handler.engine.start import start_engine
+    from handler.model import load_model
+    from handler.settings import load_settings
+
+    settings = load_settings(folder / "model-config.yaml")
+    set_threads(settings)
+    model = load_model(model_folder, settings)
+    profile = choose_profile(model, settings)
+    fast = start_engine(model, settings, profile)
+    strict = start_engine(model, replace(settings, strict=True), profile)
+    embedded = replace(MID, num_inference_steps=20)
+    work = jobs(embedded, 3 * settings.max_batch, settings)
+
+    def rate(engine: Engine) -> float:
+        started = time.perf_counter()
+        draw(engine, work)
+        return len(work) / (time.perf_counter() - started)
+
+    mine, other = alternate(lambda: rate(strict), lambda: rate(fast), rounds)
+    together = [picture.image.tobytes() for picture in draw(strict, work)]
+    alone = [draw(strict, [job])[0].image.tobytes() for job in work]
+    same = sum(a == b for a, b in zip(together, alone, strict=True))
+    remark = f"M6: {same} of {len(work)} strict pictures are bit-identical alone and under load"
+    ratio = Ratio("M6 strict/fast throughput (embedded)", "fast mode", "pictures/s", mine, other, False, 0.6)
+    return ratio, remark
+
+
+def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
+    """M7: the compile part of a cold start, compiling on the spot against loading the shipped code."""
+
+    def shipped() -> float:
+        from handler.engine.compiled import CompiledUNet, with_compiled_unet
+
+        started = time.perf_counter()
+        loaded = with_compiled_unet(model, built.root)
+        assert isinstance(loaded.unet, CompiledUNet)
+        first = _seconds_of_a_call(loaded, scale)
+        second = _seconds_of_a_call(loaded, scale)
+        return time.perf_counter() - started - first - second + max(0.0, first - second)
+
+    _, model, _ = load_engine(built, compiled=False)
+    loads = [unstalled(shipped) for _ in range(rounds)]
+    name = f"M7 compile part of the cold start ({scale.name})"
+    compiled = (built.compile_seconds,) * rounds
+    note = f"compiled once, loaded {rounds} times; loading takes {statistics.median(loads):.1f} s"
+    return Ratio(name, "compiling at start", "s", tuple(loads), compiled, True, scale.goals["M7"], note)
+
+
+def _seconds_of_a_call(model: Model, scale: Scale) -> float:
+    import torch
+
+    side = scale.pixels // 8
+    sample = torch.zeros(2, 4, side, side, device=model.device, dtype=model.dtype)
+    texts = torch.zeros(2, 77, 768, device=model.device, dtype=model.dtype)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model.unet(
+            sample, torch.zeros(2, device=model.device), encoder_hidden_states=texts, return_dict=False
+        )
+    return time.perf_counter() - started
