@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.cloud.state import Running
 from pipeline.deploy.config import DeployConfig, load_config, profiles
@@ -128,3 +129,12 @@ def test_an_ordinary_environment_is_not_refused() -> None:
 def test_a_local_run_without_a_local_cloud_says_so() -> None:
     with pytest.raises(MarqueeError, match="not running"), connect(DeployConfig(), None, {}):
         pass
+
+
+def test_the_documented_deploy_yaml_is_right_and_complete() -> None:
+    file = Path(__file__).parents[2] / "docs" / "deploy.yaml"
+    config = load_config(file, {}, None, TODAY)
+    documented = yaml.safe_load(file.read_text())
+    assert set(documented) == set(DeployConfig.model_fields)
+    assert set(documented["smoke"]) == set(type(config.smoke).model_fields)
+    assert set(documented["autoscaling"]) == set(type(config.autoscaling).model_fields)
