@@ -55,7 +55,12 @@ def project(tmp_path: Path) -> Iterator[Path]:
 def shell(project: Path, commands: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The commands in bash, in the activated environment."""
     output = project / "tmp" / "output.txt"
-    environment = {"HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin", "TMPDIR": str(project / "tmp")}
+    environment = {
+        "HOME": os.environ["HOME"],
+        "PATH": "/usr/bin:/bin",
+        "TMPDIR": str(project / "tmp"),
+        "MARQUEE_CLOUD": str(project / "tmp" / "cloud"),
+    }
     script = f"set -euo pipefail\n. .venv/bin/activate\n{commands}"
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -107,6 +112,16 @@ def test_serve_and_predict(project: Path) -> None:
         run(project / "asking", predict)
     names = sorted(path.name for path in (project / "asking").glob("p*"))
     assert names == ["picture.jpg", "pictures-1.png", "pictures-2.png"]
+
+
+@pytest.mark.torchserve
+@pytest.mark.slow
+def test_to_the_cloud_and_back(project: Path) -> None:
+    shutil.copytree(ROOT / "docs", project / "docs")
+    (cloud,) = blocks("To the cloud", "sh")
+    run(project, blocks("Build, serve, ask", "sh")[0] + cloud)
+    with Image.open(project / "endpoint.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (64, 64))
 
 
 def test_the_requests_example_is_answered(server: RunningServer) -> None:
