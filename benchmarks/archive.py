@@ -25,6 +25,9 @@ TOOLS = ("marquee", "zip-store", "default")
 SINGLE = """
 import sys
 from pathlib import Path
+from pipeline.archive.layout import file_member
+from pipeline.archive.writer import write_archive
+from pipeline.progress import Silent
 folder = Path(sys.argv[1])
 members = [file_member(str(p.relative_to(folder)), p) for p in folder.rglob("*") if p.is_file()]
 write_archive(Path(sys.argv[2]), members, Silent())
@@ -113,14 +116,14 @@ def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) ->
     lines = [
         "# Building the archive: marquee against torch-model-archiver 0.12",
         "",
-        f"{WEIGHT_BYTES / 1e9:.0f} GB of fp16 safetensors in three files; {ROUNDS} rounds, the tools taking turns; "
-        "every input byte compared with the archive after each build. marquee's time includes SHA-256 of every "
-        "file and the fsync before the rename; the archiver does neither.",
-        f"Run on {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} at the end. "
+        f"{WEIGHT_BYTES / 1e9:.0f} GB of fp16 safetensors in three files, {ROUNDS} rounds, the tools taking",
+        "turns; every input byte compared with the archive after each build. marquee's time includes the",
+        "SHA-256 of every file and the fsync before the rename; the archiver does neither.",
+        f"Run on {time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores ({platform.machine()}), Python",
+        f"{platform.python_version()}, load average {os.getloadavg()[0]:.1f} (a shared machine).",
         "`python -m benchmarks.archive` repeats it.",
         "",
-        "| tool | seconds (all rounds) | median | times marquee's | peak memory | archive |",
+        "| tool | seconds, each round | median | times marquee's | peak memory | archive |",
         "|---|---|---|---|---|---|",
     ]
     for tool, found in rows.items():

@@ -11,10 +11,11 @@ from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
 from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
-from pipeline.archive.model_config import config_bytes, without_continuous_batching
+from pipeline.archive.model_config import config_bytes, with_continuous_batching
 from pipeline.archive.model_folder import check_folder, model_members
 from pipeline.archive.selection import Dtype
 from pipeline.archive.writer import write_archive
+from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members
 from pipeline.containers.targets import Target, find_target
 from pipeline.errors import MarqueeError
@@ -41,6 +42,7 @@ class BuildConfig:
     safety_checker: bool = False
     revision: str | None = None
     container: str | None = None
+    compile_with: Path | None = None
     compiled: bool = False
 
 
@@ -68,6 +70,8 @@ def build(config: BuildConfig, progress: Progress) -> Built:
     folder = resolve_model(config, progress)
     target = find_target(config.container) if config.container else None
     packages = package_members(target, WHEEL_CACHE, progress) if target else []
+    if target and config.compile_with:
+        packages += bytecode_members(packages, target, config.compile_with)
     members = [*archive_members(config, folder, target), *packages]
     if config.compiled:
         with compiled_members(members, config.out.resolve().parent, progress) as compiled:
@@ -90,8 +94,8 @@ def archive_members(config: BuildConfig, folder: Path, target: Target | None) ->
     selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
     handler = find_handler()
     settings = config_bytes(folder, config.config, repository_root() / EMBEDDED_MODEL, handler)
-    if target and not target.takes_continuous_batching:
-        settings = without_continuous_batching(settings)
+    if target:
+        settings = with_continuous_batching(settings, target.takes_continuous_batching)
     return [
         *handler_members(handler),
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),

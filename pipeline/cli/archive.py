@@ -30,6 +30,9 @@ def build(
     safety_checker: Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     container: Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")] = None,
+    compile_with: Annotated[
+        Path | None, typer.Option(help="A Python of the container's version: adds bytecode for them.")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")] = False,
 ) -> None:
     """Pack a model, the handler and its settings into model.mar."""
@@ -47,6 +50,7 @@ def build(
             safety_checker=safety_checker,
             revision=revision,
             container=container,
+            compile_with=compile_with,
             compiled=compiled,
         ),
         LiveProgress(),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.archive.layout import bytes_member
 from pipeline.archive.model_config import without_continuous_batching
+from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members, ships, wheel_members
 from pipeline.containers.targets import Target, Trim, find_target, lock_text, trim_rules
 from pipeline.containers.wheels import LockedPackage, fetch_wheels, parse_lock
@@ -191,3 +193,26 @@ def test_two_packages_may_not_bring_the_same_file(tmp_path: Path) -> None:
         make_wheel(tmp_path, name, {"shared/__init__.py": name})
     with pytest.raises(MarqueeError, match=r"two-1\.0-py3-none-any\.whl brings shared/__init__\.py"):
         wheel_members(sorted(tmp_path.glob("*.whl")))
+
+
+def test_bytecode_is_the_same_anywhere_and_is_used_whatever_the_dates(tmp_path: Path) -> None:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    target = Target("test", None, version, "2.4", None, None)
+    sources = [bytes_member("packages/small/__init__.py", b"x = 1\n")]
+    first, second = (bytecode_members(sources, target, Path(sys.executable)) for _ in range(2))
+    (member,) = first
+    assert member.path == f"packages/small/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"
+    content = b"".join(member.chunks())
+    assert content == b"".join(second[0].chunks())
+    (tmp_path / member.path).parent.mkdir(parents=True)
+    (tmp_path / member.path).write_bytes(content)
+    (tmp_path / "packages/small/__init__.py").write_text("x = 2\n")  # newer, and not looked at
+    assert handler_process(tmp_path / "packages", "import small; print(small.x)") == "1"
+
+
+def test_bytecode_of_another_python_is_refused() -> None:
+    target = Target("test", None, "2.7", "2.4", None, None)
+    with pytest.raises(MarqueeError, match=r"test has 2\.7"):
+        bytecode_members([], target, Path(sys.executable))
+    with pytest.raises(MarqueeError, match="no Python that runs"):
+        bytecode_members([], target, Path("/nowhere/python"))
