@@ -39,7 +39,7 @@ def _requests(steps: tuple[int, ...], seed: int, output_format: str | None) -> I
         ask = {
             "prompt": f"a {fore} {chance.choice(SHAPES)} on a {back} background",
             "num_inference_steps": chance.choice(steps),
-            "guidance_scale": 4.0,
+            "guidance_scale": 1.5,
             "seed": number,
         }
         if output_format is not None:
