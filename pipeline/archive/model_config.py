@@ -13,7 +13,7 @@ from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
 CONTINUOUS_BATCHING = "continuousBatching"
-# Requests that TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
+# Requests TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
 REQUESTS_PER_PLACE = 6
 # The handler package is a separate program, so its own parser runs in a process of its own.
 CHECK = """
@@ -65,7 +65,7 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
 
 
 def with_continuous_batching(content: bytes, on: bool) -> bytes:
-    """The same settings with the switch as the container takes it; where it is on already, they stay as they are.
+    """The same settings with the switch as the container takes it; unchanged where it is so already.
 
     TorchServe 0.9 to 0.11.0 take it and then answer nothing (docs/prebuilt-rehearsal.md); without it every
     version answers. Continuous batches hold all requests that are drawn or wait, so they must be larger.
@@ -76,7 +76,9 @@ def with_continuous_batching(content: bytes, on: bool) -> bytes:
     if not isinstance(document, dict) or bool(document.get(CONTINUOUS_BATCHING)) == on:
         return content
     places = (document.get("marquee") or {}).get("max_batch", 8)
-    document[CONTINUOUS_BATCHING] = on
+    document.pop(CONTINUOUS_BATCHING, None)
+    if on:
+        document[CONTINUOUS_BATCHING] = True
     document["batchSize"] = REQUESTS_PER_PLACE * places if on else places
     document["maxBatchDelay"] = 1 if on else SERVING["maxBatchDelay"]
     return yaml.safe_dump(document, sort_keys=False).encode()

@@ -10,9 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.archive.layout import bytes_member
-from pipeline.archive.model_config import without_continuous_batching
+from pipeline.archive.model_config import with_continuous_batching
 from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members, ships, wheel_members
 from pipeline.containers.targets import Target, Trim, find_target, lock_text, trim_rules
@@ -57,8 +58,13 @@ def test_only_a_known_torchserve_gets_continuous_batching() -> None:
 
 
 def test_the_switch_is_taken_out_and_everything_else_stays() -> None:
-    assert without_continuous_batching(b"batchSize: 4  # mine\n") == b"batchSize: 4  # mine\n"
-    assert without_continuous_batching(b"batchSize: 4\ncontinuousBatching: true\n") == b"batchSize: 4\n"
+    plain, switched = b"batchSize: 4  # mine\n", b"continuousBatching: true  # mine\nbatchSize: 40\n"
+    assert with_continuous_batching(plain, False) == plain
+    assert with_continuous_batching(switched, True) == switched
+    assert with_continuous_batching(switched, False) == b"batchSize: 8\nmaxBatchDelay: 20\n"
+    turned_on = yaml.safe_load(with_continuous_batching(b"marquee: {max_batch: 4}\n", True))
+    assert turned_on["continuousBatching"] is True
+    assert (turned_on["batchSize"], turned_on["maxBatchDelay"]) == (24, 1)
 
 
 @pytest.mark.parametrize(
