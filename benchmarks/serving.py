@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from benchmarks import load, plots, served, sides, traffic
 from benchmarks.ratio import Ratio
 from benchmarks.served import Effort
@@ -50,13 +52,17 @@ def compare(model: Path, folder: Path, effort: Effort, tell: Tell) -> tuple[Find
 
 @contextmanager
 def our_server(model: Path, folder: Path) -> Iterator[str]:
-    """marquee's own archive of ``model`` as a user builds it, in real TorchServe."""
+    """marquee's own archive of ``model`` with a compiled UNet, for new TorchServe, in real TorchServe."""
     from pipeline.archive.build import BuildConfig, build
     from pipeline.progress import Silent
 
     mar = folder / "marquee" / "model.mar"
     mar.parent.mkdir(parents=True, exist_ok=True)
-    build(BuildConfig(model=str(model), out=mar), Silent())
+    settings = yaml.safe_load((model.parent / "model-config.yaml").read_text())
+    settings["marquee"]["max_batch"] = sides.BATCH
+    config = folder / "marquee" / "model-config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    build(BuildConfig(str(model), mar, config, container="marquee", compiled=True), Silent())
     with sides.torchserve(mar, threads=2) as url:
         yield url
 
