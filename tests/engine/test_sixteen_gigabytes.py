@@ -1,0 +1,73 @@
+"""The arithmetic of docs/engine.md: Stable Diffusion 1.5 in fp16 at 512x512 on a 16 GB card.
+
+Real shapes on the meta device: every tensor's size is known, none is computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from benchmarks.sd15 import TEXT, UNET, VAE
+from handler.engine.footprint import measure_footprint
+from handler.engine.memory import HEADROOM, Footprint, MemoryPlan
+from handler.engine.options import EngineOptions
+from handler.model import Model
+
+PIXELS = 512 * 512
+T4_BYTES = 15_109 * 2**20  # what nvidia-smi shows of a T4; a P100 has 16,280 MiB
+CONTEXT_BYTES = 600 * 2**20  # CUDA context, cuBLAS and cuDNN handles: assumed, not measured here
+DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
+
+
+@pytest.fixture(scope="module")
+def sd15() -> Model:
+    with torch.device("meta"):
+        unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+        text_encoder = CLIPTextModel(CLIPTextConfig(**TEXT))
+    return Model(
+        tokenizer=None,
+        text_encoder=text_encoder.half(),
+        unet=unet.half(),
+        vae=vae.half(),
+        scheduler=None,
+        device=torch.device("meta"),
+        dtype=torch.float16,
+        channels_last=False,
+        weights_digest="",
+    )
+
+
+@pytest.fixture(scope="module")
+def footprint(sd15: Model) -> Footprint:
+    return measure_footprint(sd15, 512, 512, EngineOptions(max_steps=100).history_columns)
+
+
+def weight_bytes(model: Model) -> int:
+    parts = (model.unet, model.vae, model.text_encoder)
+    return sum(tensor.nbytes for part in parts for tensor in part.parameters())
+
+
+def test_at_least_eight_images_fit(sd15: Model, footprint: Footprint) -> None:
+    free = T4_BYTES - CONTEXT_BYTES - weight_bytes(sd15)
+    assert MemoryPlan(int(free * HEADROOM), footprint).places(PIXELS) >= 8
+
+
+def test_the_document_says_these_numbers(sd15: Model, footprint: Footprint) -> None:
+    free = T4_BYTES - CONTEXT_BYTES - weight_bytes(sd15)
+    plan = MemoryPlan(int(free * HEADROOM), footprint)
+    said = DOCUMENT.read_text()
+    for name, number in {
+        "weights": weight_bytes(sd15),
+        "UNet row": footprint.unet_row_bytes * PIXELS,
+        "history": footprint.state_bytes * PIXELS,
+        "live image": footprint.image_bytes(PIXELS),
+        "decoding": footprint.decode_bytes * PIXELS,
+        "planned": plan.budget_bytes,
+    }.items():
+        assert f"| {name} | {number / 1e6:,.0f} MB |" in said, name
+    assert f"**{plan.places(PIXELS)} live images**" in said
