@@ -39,9 +39,8 @@ serve: $(MAR)  ## serve it until Ctrl-C
 $(MAR): $(STAMP)
 	$(VENV)/bin/marquee build
 
-bench: $(STAMP)  ## the archive's and the engine's measurements (see docs/)
-	$(VENV)/bin/python -m benchmarks.archive
-	$(VENV)/bin/python -m benchmarks.sd15
+bench: $(STAMP)  ## every ratio of docs/benchmarks.md (ARGS=--quick, ARGS=--gpu)
+	$(VENV)/bin/python -m benchmarks.run $(ARGS)
 
 rehearse: $(STAMP)  ## serve the archive in the prebuilt container's Python 3.9 (large download)
 	$(VENV)/bin/python -m pipeline.containers.rehearse

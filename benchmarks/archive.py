@@ -91,7 +91,8 @@ def digest(file: object) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def main() -> None:
+def compare() -> dict[str, list[float]]:
+    """Seconds of every round by tool; writes the page."""
     with tempfile.TemporaryDirectory(prefix="marquee-archive-bench-") as name:
         work = Path(name)
         inputs = make_inputs(work)
@@ -108,6 +109,7 @@ def main() -> None:
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(rows, sizes))
     print(f"wrote {REPORT}")
+    return {tool: [seconds for seconds, _ in found] for tool, found in rows.items()}
 
 
 def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) -> str:
@@ -136,4 +138,4 @@ def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) ->
 
 
 if __name__ == "__main__":
-    main()
+    compare()

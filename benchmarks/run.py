@@ -34,6 +34,8 @@ def main() -> None:
         remarks.append(remark)
     if options.gpu or (options.only in (None, "mid") and not options.quick):
         ratios += _real_shapes(core.GPU if options.gpu else core.MID, folder, effort.rounds)
+    if options.only in (None, "archive") and not (options.gpu or options.quick):
+        ratios.append(_archive())
     if not options.gpu:
         remarks.append(
             "H100/H200 column: not measured, no GPU machine was lent; `make bench GPU=1` measures it"
@@ -59,13 +61,24 @@ def _real_shapes(scale: core.Scale, folder: Path, rounds: int) -> list[Ratio]:
     return ratios
 
 
+def _archive() -> Ratio:
+    """M8: seconds from 2 GB of weights to an archive, the official archiver's default against ours."""
+    from benchmarks.archive import compare
+
+    seconds = compare()
+    ours, default = tuple(seconds["marquee"]), tuple(seconds["default"])
+    return Ratio("M8 weights to archive", "torch-model-archiver", "s", ours, default, True, 12.0)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="under five minutes: one short round, no mid part"
     )
     parser.add_argument("--gpu", action="store_true", help="SD 1.5 at 512x512 on this machine's GPU")
-    parser.add_argument("--only", choices=("served", "mid"), help="one part; the page stays as it is")
+    parser.add_argument(
+        "--only", choices=("served", "mid", "archive"), help="one part; the page stays as it is"
+    )
     return parser.parse_args()
 
 
