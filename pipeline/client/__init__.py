@@ -12,11 +12,14 @@ from pipeline.client.errors import (
 )
 from pipeline.client.http_client import Client
 from pipeline.client.predictions import Prediction
+from pipeline.client.retries import Patience
+from pipeline.client.vertex import VertexEndpoint
 
 __all__ = [
     "BadAnswer",
     "Client",
     "InvalidRequest",
+    "Patience",
     "PayloadTooLarge",
     "Prediction",
     "PredictionError",
@@ -24,4 +27,5 @@ __all__ = [
     "ServerBusy",
     "ServerFailed",
     "ServerUnreachable",
+    "VertexEndpoint",
 ]

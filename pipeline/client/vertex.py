@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,24 @@ class Reply:
 class VertexEndpoint:
     """An endpoint by its host and resource name (projects/P/locations/R/endpoints/E).
 
-    ``web`` carries the credentials and stays the caller's to close.
+    ``web`` carries the credentials and stays the caller's to close; ``of`` makes one of the SDK's Endpoint.
     """
 
     web: httpx.Client
     host: str
     name: str
     patience: Patience = PATIENCE
+
+    @classmethod
+    def of(
+        cls, endpoint: Any, web: httpx.Client | None = None, patience: Patience = PATIENCE
+    ) -> VertexEndpoint:
+        """The endpoint behind an ``aiplatform.Endpoint``, asked with that object's own credentials."""
+        resource = endpoint.gca_resource
+        dedicated = resource.dedicated_endpoint_dns if resource.dedicated_endpoint_enabled else ""
+        host = dedicated or f"{endpoint.location}-aiplatform.googleapis.com"
+        web = web or httpx.Client(auth=token_auth(endpoint.credentials))
+        return cls(web, host, endpoint.resource_name, patience)
 
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
@@ -89,3 +100,16 @@ class VertexEndpoint:
             raise ServerUnreachable(f"{self.host} cannot be reached ({error})") from error
         served_by = answer.headers.get("X-Vertex-AI-Deployed-Model-Id", "")
         return Reply(answer.status_code, answer.text, answer.headers, served_by)
+
+
+def token_auth(credentials: Any) -> Callable[[httpx.Request], httpx.Request]:
+    """An httpx ``auth`` that puts a fresh token of google-auth's credentials on each request."""
+    from google.auth.transport.requests import Request
+
+    def authorize(request: httpx.Request) -> httpx.Request:
+        headers: dict[str, str] = {}
+        credentials.before_request(Request(), request.method, str(request.url), headers)
+        request.headers.update(headers)
+        return request
+
+    return authorize

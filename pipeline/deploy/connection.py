@@ -148,6 +148,8 @@ def _google(config: DeployConfig) -> Connection:
     from google.cloud import storage
     from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
 
+    from pipeline.client.vertex import token_auth
+
     try:
         credentials, _ = google.auth.default(scopes=list(_SCOPES))
     except DefaultCredentialsError as error:
@@ -163,19 +165,6 @@ def _google(config: DeployConfig) -> Connection:
         storage=storage.Client(project=config.project, credentials=credentials),
         models=ModelServiceClient(credentials=credentials, client_options=address),
         endpoints=EndpointServiceClient(credentials=credentials, client_options=address),
-        web=httpx.Client(auth=_token_auth(credentials)),
+        web=httpx.Client(auth=token_auth(credentials)),
         predict_host=host,
     )
-
-
-def _token_auth(credentials: Any) -> Any:
-    """An httpx hook that puts a fresh access token on each request."""
-    from google.auth.transport.requests import Request
-
-    def authorize(request: httpx.Request) -> httpx.Request:
-        if not credentials.valid:
-            credentials.refresh(Request())
-        request.headers["Authorization"] = f"Bearer {credentials.token}"
-        return request
-
-    return authorize

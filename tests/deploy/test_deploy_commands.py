@@ -1,0 +1,93 @@
+"""The commands as people type them, in an environment that tries to lead them elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from rehearsal_cloud import RehearsalCloud
+
+from pipeline.client import VertexEndpoint
+from pipeline.deploy.archive_file import ArchiveFile
+from pipeline.deploy.connection import Connection
+from pipeline.deploy.flow import deploy
+from pipeline.progress import Silent
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = {
+    "STORAGE_EMULATOR_HOST": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "REQUESTS_CA_BUNDLE": "/nowhere.pem",
+    "NO_GCE_CHECK": "true",
+}
+
+
+def marquee(cloud: RehearsalCloud, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **ELSEWHERE, "MARQUEE_CLOUD": str(cloud.folder.path)}
+    command = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=200)
+
+
+@pytest.mark.slow
+def test_from_plan_to_teardown(cloud: RehearsalCloud, archive: ArchiveFile, tmp_path: Path) -> None:
+    chosen = ("--set", f"archive={archive.path}")
+
+    def run(*words: str) -> str:
+        ran = marquee(cloud, *words)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    planned = run("plan", "--profile", "p100", *chosen)
+    assert planned.splitlines()[0] == "target: the local cloud on this machine; nothing is charged"
+    assert "price: $2.12 to $2.12 an hour" in planned
+    assert "traffic   " in run("deploy", "--profile", "p100", *chosen)
+    assert "nothing to do" in run("plan", "--profile", "p100", *chosen)
+    picture = tmp_path / "picture.png"
+    run("predict", "a red circle", "--endpoint", "marquee", "--seed", "3", "-o", str(picture))
+    with Image.open(picture) as opened:
+        assert opened.size == (64, 64)
+    found = json.loads(run("status", "--json"))
+    assert [model["traffic"] for model in found["deployed"]] == [100]
+    assert found["dollars_per_hour"] == pytest.approx(2.116)
+    assert archive.weights_digest in run("verify", "marquee", *chosen)
+    assert "nothing of marquee's is left" in run("teardown")
+    assert "not registered" in run("status")
+
+
+def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, archive: ArchiveFile) -> None:
+    words = ("--cloud", "google", "--set", "project=my-project", "--set", f"archive={archive.path}")
+    ran = marquee(cloud, "deploy", *words)
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("target: GOOGLE CLOUD, project my-project")
+    assert "STORAGE_EMULATOR_HOST" in ran.stderr
+    assert cloud.book.calls == []
+
+
+def test_the_client_takes_the_sdks_endpoint(
+    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+) -> None:
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import aiplatform
+
+    deploy(connection, configure(), archive, Silent())
+    aiplatform.init(
+        project="marquee-local",
+        location="us-central1",
+        api_endpoint=cloud.running.vertex_rest,
+        api_transport="rest",
+        credentials=AnonymousCredentials(),
+    )
+    context = ssl.create_default_context(cafile=cloud.running.ca_file)
+    with httpx.Client(verify=context, trust_env=False) as web:
+        client = VertexEndpoint.of(aiplatform.Endpoint("marquee"), web)
+        (picture,) = client.predict(["a red circle"])
+    assert picture.seed == cloud.painters[0].instances[-1]["seed"]
+    assert (picture.width, picture.height) == (64, 64)
