@@ -86,7 +86,9 @@ def container_lines(connection: Connection, endpoint_id: str, deployed_id: str) 
         "pageSize": _LOG_LINES,
     }
     try:
-        answer = connection.web.post("https://logging.googleapis.com/v2/entries:list", json=body, timeout=30)
+        answer = connection.web.post(
+            f"{connection.service_url('logging')}/v2/entries:list", json=body, timeout=30
+        )
         entries = answer.json().get("entries", []) if answer.status_code == 200 else []
     except (httpx.TransportError, ValueError):
         return []
