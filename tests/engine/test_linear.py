@@ -57,6 +57,6 @@ def test_clipping_samplers_are_known_not_to_be_linear() -> None:
     template = PNDMScheduler.from_config(SCHEDULE)
     assert all(is_linear(make_scheduler(name, template)) for name in SCHEDULERS)
     clipping = PNDMScheduler.from_config({**SCHEDULE, "clip_sample": True})
-    assert not is_linear(make_scheduler("DDIM", clipping))
+    assert not is_linear(make_scheduler("LCM", clipping))
     thresholding = PNDMScheduler.from_config({**SCHEDULE, "thresholding": True})
     assert not is_linear(make_scheduler("DPM++ 2M", thresholding))
