@@ -79,8 +79,9 @@ def write(rows: list[tuple[str, str]]) -> None:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     PAGE.write_text(
         "# Stable Diffusion 1.5's real dimensions on a CPU\n\n"
-        "Made by `python -m benchmarks.real_size`: the published configuration with random weights (fp16 UNet and "
-        "VAE, fp32 text encoder on disk; fp32 in memory), packed by `marquee build`, served by TorchServe.\n\n"
+        "Made by `python -m benchmarks.real_size`: published configuration with random weights, packed by "
+        "`marquee build`, served by TorchServe. UNet and VAE are fp16 on disk, the rest fp32; in memory "
+        "all are fp32.\n\n"
         f"Machine: {machine()}.\n\n| | |\n|---|---|\n{table}\n"
     )
     print(table, file=sys.stdout)
