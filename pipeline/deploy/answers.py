@@ -11,13 +11,19 @@ from pipeline.rules import Rule, table
 
 
 class Unanswered(MarqueeError):
-    """Google could not be reached, or not for now: what was begun goes on there, and a rerun finds it."""
+    """No word of failure: Google is away, or another run is at work. What was begun goes on there."""
 
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
     """Translate what Google's clients raise while ``doing`` ("registering the model")."""
-    from google.api_core.exceptions import GoogleAPICallError, RetryError, ServiceUnavailable
+    from google.api_core.exceptions import (
+        Aborted,
+        AlreadyExists,
+        GoogleAPICallError,
+        RetryError,
+        ServiceUnavailable,
+    )
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import ConnectionError as RequestsConnectionError
 
@@ -26,6 +32,9 @@ def explained(doing: str) -> Iterator[None]:
     except (ServiceUnavailable, RetryError, RequestsConnectionError) as error:
         cure = "run it again: it goes on where it stopped"
         raise Unanswered(f"{doing}: no answer: {error}", cure=cure) from error
+    except (AlreadyExists, Aborted) as error:
+        cure = "run it again when the other run is through"
+        raise Unanswered(f"{doing}: another run is at work: {error.message}", cure=cure) from error
     except GoogleAPICallError as error:
         rule = rule_of(error.message)
         raise MarqueeError(

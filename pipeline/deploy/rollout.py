@@ -113,7 +113,6 @@ def ensure_deployed(
     name, wanted = connection.endpoint_name(config.endpoint), wanted_id(config, version)
     resources = wanted_resources(config)
     with explained(f"deploying {config.model} to endpoint {config.endpoint}"):
-        await_running(connection, name, progress)
         endpoint = connection.endpoints.get_endpoint(name=name)
         there = _find(endpoint, wanted)
         if there is None:
