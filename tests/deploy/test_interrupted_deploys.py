@@ -92,3 +92,16 @@ def test_killed_at_ten_random_moments(
         end(process)
     run_again(cloud, archive, output)
     check_and_clean(cloud, connection, configure(), archive)
+
+
+@pytest.mark.slow
+def test_two_deploys_at_once_do_not_hurt_each_other(
+    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+) -> None:
+    cloud.start_seconds = 1.0
+    outputs = [tmp_path / "first", tmp_path / "second"]
+    started = [start_deploy(cloud.folder.path, archive.path, output) for output in outputs]
+    codes = [end(process) for process in started]
+    assert 0 in codes, [output.read_text() for output in outputs]
+    run_again(cloud, archive, tmp_path / "third")
+    check_and_clean(cloud, connection, configure(), archive)
