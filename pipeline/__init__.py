@@ -1,3 +1,3 @@
-"""marquee's pipeline: runs on the user's machine; config -> build -> upload -> register -> deploy -> predict."""
+"""marquee on the user's machine: config -> build -> upload -> register -> deploy -> predict."""
 
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ from __future__ import annotations
 class MarqueeError(Exception):
     """A mistake or a broken circumstance the user can do something about.
 
-    ``str(error)`` is one sentence; ``cure`` is one line that says what to do, or None when the sentence says it.
+    ``str(error)`` is one sentence; ``cure`` is one line that says what to do, None where the sentence does.
     """
 
     def __init__(self, message: str, cure: str | None = None) -> None:
