@@ -64,7 +64,7 @@ class CompiledUNet:
     def __call__(
         self,
         sample: torch.Tensor,
-        timestep: torch.Tensor,
+        timestep: torch.Tensor | float,
         encoder_hidden_states: torch.Tensor,
         timestep_cond: torch.Tensor | None = None,
         return_dict: bool = False,
@@ -74,7 +74,8 @@ class CompiledUNet:
 
         if timestep_cond is None and len(sample) <= self._rows and sample.shape[2:] == self._size:
             sample = sample.contiguous(memory_format=torch.channels_last)
-            return (self._compiled(sample, timestep.float(), encoder_hidden_states.contiguous()),)
+            times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
+            return (self._compiled(sample, times.contiguous(), encoder_hidden_states.contiguous()),)
         return self._unet(
             sample,
             timestep,

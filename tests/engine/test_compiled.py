@@ -19,6 +19,7 @@ class Halves:
     """Stands where compiled code stands: tells its calls apart from the UNet's by its result."""
 
     def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        assert timestep.shape == (len(sample),)
         return sample / 2
 
 
@@ -34,6 +35,12 @@ def test_only_the_shapes_it_was_compiled_for_reach_the_compiled_code(model: Any)
     assert torch.equal(_call(unet, 4, 8, model), torch.full((4, 4, 8, 8), 0.5))
     assert not torch.equal(_call(unet, 5, 8, model), torch.full((5, 4, 8, 8), 0.5))
     assert not torch.equal(_call(unet, 2, 16, model), torch.full((2, 4, 16, 16), 0.5))
+
+
+def test_one_timestep_may_stand_for_all_rows(model: Any) -> None:
+    unet = CompiledUNet(model.unet, Halves(), SHAPES)
+    texts = torch.zeros(3, 4, model.unet.config.cross_attention_dim)
+    assert unet(torch.ones(3, 4, 8, 8), 1, encoder_hidden_states=texts)[0].shape == (3, 4, 8, 8)
 
 
 @pytest.mark.parametrize(
