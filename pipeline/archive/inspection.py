@@ -67,7 +67,7 @@ def inspect_archive(path: Path, progress: Progress) -> Inspection:
             return _inspect(path, archive, progress)
     except FileNotFoundError as error:
         raise MarqueeError(f"{path} does not exist", cure="marquee build makes it") from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
             f"{path} is no complete archive: {error}", cure="build or download it again"
         ) from error

@@ -11,10 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from pipeline.archive.layout import PICKLE_SUFFIXES
+from pipeline.archive.layout import PICKLE_SUFFIXES, SUMS
+from pipeline.archive.zip_records import (
+    LOCAL_FIELDS,
+    as_marquee_writes,
+    difference,
+    directory_problems,
+    local_header,
+)
 
-LOCAL_HEADER = struct.Struct("<4s22xHH")
-LOCAL_SIGNATURE = b"PK\x03\x04"
+LOCAL_LENGTHS = struct.Struct("<26xHH")
 UNSAFE_FLAGS = 0x1 | 0x40 | 0x2000  # encrypted in one way or another
 
 
@@ -25,7 +31,8 @@ def structure_problems(path: Path, members: Sequence[zipfile.ZipInfo], directory
             yield f"{printable(name)} is in it {count} times"
     for member in members:
         yield from _member_problems(member)
-    yield from _gaps(path, members, directory_start)
+    is_ours = any(member.filename == SUMS for member in members)
+    yield from _record_problems(path, members, directory_start, is_ours=is_ours)
 
 
 def printable(name: str) -> str:
@@ -58,32 +65,37 @@ def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
         yield f"{shown} is a pickle by its name, which can run any code when loaded"
 
 
-def _gaps(path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int) -> Iterator[str]:
+def _record_problems(
+    path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int, *, is_ours: bool
+) -> Iterator[str]:
     """Members must follow each other without gap or overlap: TorchServe reads them as a stream.
 
-    A reader of the stream would see what stands in a gap, a reader of the directory would not.
+    A reader of the stream would see what stands in a gap, a reader of the directory would not; nor may the
+    stream's headers say anything else than the directory does.
     """
+    expected = [as_marquee_writes(member) if is_ours else member for member in members]
     end = 0
     with path.open("rb") as file:
-        for member in sorted(members, key=lambda entry: entry.header_offset):
+        for member in sorted(expected, key=lambda entry: entry.header_offset):
             shown = printable(member.filename)
             if member.header_offset != end:
                 yield f"{abs(member.header_offset - end)} bytes before {shown} overlap or belong to no file"
-            start = _data_start(file, member)
-            if start is None:
-                yield f"{shown} has no header of its own where the directory says"
+            found = _read_header(file, member)
+            header = local_header(member, found)
+            if field := difference(found, header, LOCAL_FIELDS):
+                yield f"{shown} has a header that does not fit its directory entry: its {field} is another"
                 return
-            end = start + member.compress_size
-    if end != directory_start:
-        yield f"{abs(directory_start - end)} bytes before the directory overlap or belong to no file"
+            end = member.header_offset + len(header) + member.compress_size
+        if end != directory_start:
+            yield f"{abs(directory_start - end)} bytes before the directory overlap or belong to no file"
+        if is_ours:
+            names = [printable(member.filename) for member in members]
+            file.seek(directory_start)
+            yield from directory_problems(names, file.read(), expected, directory_start)
 
 
-def _data_start(file: BinaryIO, member: zipfile.ZipInfo) -> int | None:
+def _read_header(file: BinaryIO, member: zipfile.ZipInfo) -> bytes:
+    """The bytes where a local header should be, as many as it says it has."""
     file.seek(member.header_offset)
-    raw = file.read(LOCAL_HEADER.size)
-    if len(raw) < LOCAL_HEADER.size:
-        return None
-    signature, name_size, extra_size = LOCAL_HEADER.unpack(raw)
-    if signature != LOCAL_SIGNATURE or file.read(name_size) != member.orig_filename.encode():
-        return None
-    return int(member.header_offset + LOCAL_HEADER.size + name_size + extra_size)
+    raw = file.read(LOCAL_LENGTHS.size)
+    return raw + file.read(sum(LOCAL_LENGTHS.unpack(raw))) if len(raw) == LOCAL_LENGTHS.size else raw

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,10 @@ from conftest import marquee
 
 from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.digests import sums_text
-from pipeline.archive.inspection import inspect_archive
+from pipeline.archive.inspection import NEEDED, inspect_archive
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
+from pipeline.archive.zip_records import stored_entry
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 
@@ -43,7 +45,7 @@ def write(path: Path, content: Content, *, fix_sums: bool = False) -> Path:
         content = content | {"MAR-INF/SHA256SUMS": sums_text(sums)}
     with zipfile.ZipFile(path, "w") as file:
         for name, data in content.items():
-            file.writestr(name, data)
+            file.writestr(stored_entry(name, len(data)), data)
     return path
 
 
@@ -72,21 +74,40 @@ def test_a_flipped_byte_is_named(archive: Path, tmp_path: Path, name: str) -> No
     assert "refused" in done.stdout
 
 
-def test_every_flipped_byte_of_the_structure_is_noticed(archive: Path, tmp_path: Path) -> None:
-    """Headers and the directory carry no CRC; a flip there must not pass either, nor end in a traceback."""
-    with zipfile.ZipFile(archive) as file:
-        entries = [info.header_offset for info in file.infolist()[:2]]
-        directory = file.start_dir
-    # Byte 4 to 13 of a local header and versions and dates in the directory change nothing that is read.
-    places = [entry + at for entry in entries for at in (0, 26, 28, 30)]
-    places += [directory + at for at in (0, 10, 16, 20, 24, 28, 42, 46)]
-    whole = archive.read_bytes()
+def flips(whole: bytes, places: Iterable[int], mask: int, path: Path) -> Iterator[tuple[int, str]]:
+    """What inspect says of an archive in which one byte is another; a refusal to open it says something."""
     for at in places:
         raw = bytearray(whole)
-        raw[at] ^= 1
-        (tmp_path / "model.mar").write_bytes(raw)
-        with suppress(MarqueeError):
-            assert problems(tmp_path / "model.mar"), f"byte {at}"
+        raw[at] ^= mask
+        path.write_bytes(raw)
+        try:
+            yield at, problems(path)
+        except MarqueeError as error:
+            yield at, str(error)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_every_flipped_byte_outside_the_files_is_named(archive: Path, tmp_path: Path, mask: int) -> None:
+    """Headers and the directory carry no CRC of their own; TorchServe trusts them all the same."""
+    content = read(archive)
+    members = [bytes_member(name, content[name]) for name in NEEDED if name != SUMS]
+    path = tmp_path / "model.mar"
+    write_archive(path, members, Silent())
+    assert problems(path) == ""
+    with zipfile.ZipFile(path) as file:
+        entries, start = file.infolist(), file.start_dir
+    whole = path.read_bytes()
+    headers = {entry.header_offset: entry.header_offset + 30 + len(entry.filename) for entry in entries}
+    places = [at for begin, end in headers.items() for at in range(begin, end)]
+    places += range(start, len(whole))
+    said = dict(flips(whole, places, mask, path))
+    assert [at for at, problem in said.items() if not problem] == []
+    first = entries[0]
+    for at, field in ((4, "version"), (10, "time"), (14, "CRC"), (18, "stored size")):
+        assert f"{first.filename} has a header" in said[first.header_offset + at]
+        assert f"its {field} is another" in said[first.header_offset + at]
+    assert f"{first.filename} has a directory entry" in said[start + 38]
+    assert "the directory does not end as marquee writes it" in said[len(whole) - 18]
 
 
 def test_missing_extra_and_duplicate_files_are_named(archive: Path, tmp_path: Path) -> None:
