@@ -29,7 +29,7 @@ TORCHSERVE_KEYS = frozenset(
     }
 )
 
-TORCHSERVES = frozenset({"workers", "batch_size", "continuous_batching"})
+TORCHSERVES = frozenset({"workers", "batch_size", "continuous_batching", "response_timeout"})
 """The Settings that come from TorchServe's own keys."""
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Settings:
     True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together;
     ``strict`` makes a picture's bits independent of the others'; a denoising step longer than
     ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
-    maxWorkers, batchSize and continuousBatching.
+    maxWorkers, batchSize, continuousBatching and responseTimeout (seconds; 120 where it is not said).
     """
 
     defaults: Defaults = field(default_factory=Defaults)
@@ -97,6 +97,12 @@ class Settings:
     workers: int = 1
     batch_size: int = 1
     continuous_batching: bool = False
+    response_timeout: int = 120
+
+    @property
+    def max_batch_seconds(self) -> float:
+        """The longest a plain batch is drawn: a fifth of TorchServe's patience is left to encode and send."""
+        return 0.8 * self.response_timeout
 
 
 def load_settings(path: Path) -> Settings:
@@ -136,6 +142,7 @@ def parse_settings(document: Any) -> Settings:
         continuous_batching=_choice(
             top.get("continuousBatching", False), (True, False), "continuousBatching"
         ),
+        response_timeout=_count(top.get("responseTimeout", 120), "responseTimeout"),
     )
     _check_defaults(settings)
     return settings

@@ -196,7 +196,7 @@ class Door:
         """Draw all requests' jobs together, then reply to each its own."""
         for index, request in enumerate(requests):
             self._carrier.admit(str(index), _jobs(request), partial(self._reply, request))
-        answers = self._carrier.finish_all()
+        answers = self._carrier.finish_all(self._settings.max_batch_seconds)
         return [answers[str(index)] for index in range(len(requests))]
 
     def _reply(self, request: Parsed, outcomes: Sequence[Outcome]) -> Reply:

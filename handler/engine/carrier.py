@@ -7,6 +7,7 @@ is answered comes from outside, so nothing here knows TorchServe.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,12 +17,19 @@ from typing import Callable, Generic, TypeVar
 from handler.engine.engine import Engine
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Job, Outcome
+from handler.job import Failure, Job, Outcome
 
 Reply = TypeVar("Reply")
 
 CALL_SECONDS = 0.05
 """The longest a newcomer waits for the call before it to end, unless one step takes longer."""
+
+TOOK_TOO_LONG = Failure(
+    504,
+    "took_too_long",
+    "The server had no time left to finish this request together with the others of its batch; ask for fewer"
+    " steps, fewer instances or fewer pixels.",
+)
 
 
 @dataclass
@@ -88,10 +96,13 @@ class Carrier(Generic[Reply]):
                 break
         return answered
 
-    def finish_all(self) -> Mapping[str, Reply]:
-        """Steps until every open request is answered."""
+    def finish_all(self, seconds: float = math.inf) -> Mapping[str, Reply]:
+        """Steps until every open request is answered; what is not drawn after ``seconds`` fails alone."""
+        end = time.monotonic() + seconds
         answers: dict[str, Reply] = {}
         while self._open:
+            if time.monotonic() + self.engine.pace.step_seconds > end:
+                self._give_up_undrawn()
             answers.update(self.call(seconds=1.0))
         return answers
 
@@ -106,6 +117,13 @@ class Carrier(Generic[Reply]):
             request = self._open[self._owners.pop(ticket)]
             request.outcomes[request.tickets.index(ticket)] = outcome
             self._encode_if_drawn(request)
+
+    def _give_up_undrawn(self) -> None:
+        for request in self._open.values():
+            if request.reply is None:
+                self._withdraw(request)
+                outcomes = [TOOK_TOO_LONG if drawn is None else drawn for drawn in request.outcomes]
+                request.reply = self._pool.submit(request.answer, outcomes)
 
     def _encode_if_drawn(self, request: Open[Reply]) -> None:
         outcomes = [outcome for outcome in request.outcomes if outcome is not None]

@@ -31,7 +31,8 @@ SERVING = {
     "maxWorkers": 1,
     "batchSize": 8,
     "maxBatchDelay": 20,
-    "responseTimeout": 300,
+    # One picture of Stable Diffusion 1.5 takes minutes on two CPU cores (30 steps, 512x512).
+    "responseTimeout": 1200,
     "startupTimeout": 600,
     "maxRetryTimeoutInSec": 60,
     "jobQueueSize": 64,

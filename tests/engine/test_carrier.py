@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -61,6 +63,22 @@ def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(carrier: Car
     refused = answers["bigger"][0]
     assert isinstance(refused, Failure)
     assert refused.retry_after_seconds is not None
+
+
+def test_a_batch_without_time_left_fails_only_what_is_not_drawn(carrier: Carrier[Answer]) -> None:
+    carrier.admit("long", [make_job(num_inference_steps=900, scheduler="DDIM")], list)
+    carrier.admit("short", [make_job(num_inference_steps=1, scheduler="DDIM")], list)
+    calls = itertools.count()
+    hook = carrier.engine._model.unet.register_forward_hook(
+        lambda *_: time.sleep(2.2) if next(calls) == 1 else None
+    )
+    answers = carrier.finish_all(seconds=2)
+    hook.remove()
+    assert {name: codes(answer) for name, answer in answers.items()} == {
+        "long": ["took_too_long"],
+        "short": ["picture"],
+    }
+    assert not carrier.engine.busy
 
 
 class Frontend:

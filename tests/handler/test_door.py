@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import logging
@@ -122,8 +123,6 @@ def second_door(door: Door) -> Door:
 
 
 def with_limits(door: Door, **limits: Any) -> None:
-    import dataclasses
-
     settings = door._settings
     changed = dataclasses.replace(settings.limits, **limits)
     door._settings = dataclasses.replace(settings, limits=changed)
@@ -187,6 +186,13 @@ def test_a_failed_picture_fails_its_own_request(second_door: Door, archive_root:
     (status, answer), (neighbour, _) = handle(second_door, archive_root, rows)
     assert (status, neighbour) == (500, 200)
     assert [problem["instance"] for problem in answer["error"]["problems"]] == [1]
+
+
+def test_a_batch_that_takes_too_long_is_answered_in_time(second_door: Door, archive_root: Path) -> None:
+    second_door._settings = dataclasses.replace(second_door._settings, response_timeout=0)
+    ((status, answer),) = handle(second_door, archive_root, [{"body": {"instances": ["a", "b"]}}])
+    assert (status, answer["error"]["code"]) == (504, "took_too_long")
+    assert "fewer steps" in answer["error"]["message"]
 
 
 def test_prompts_are_never_logged(ask: Ask, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:

@@ -27,6 +27,11 @@ def test_torchserves_workers_divide_the_threads() -> None:
     assert parse_settings({"maxWorkers": 3}).workers == 3
 
 
+def test_a_batch_ends_before_torchserve_kills_the_worker() -> None:
+    assert parse_settings({"responseTimeout": 300}).max_batch_seconds == 240
+    assert parse_settings({}).max_batch_seconds < 120, "TorchServe's own default"
+
+
 @pytest.mark.parametrize(
     ("document", "named"),
     [
