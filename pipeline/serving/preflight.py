@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,16 @@ class ArchiveFacts:
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
-    """Read the archive's table of contents; raises MarqueeError where it is missing or no model archive."""
+    """Read the archive whole; raises MarqueeError where it is missing, damaged or no model archive."""
     if not mar.is_file():
         raise MarqueeError(f"there is no archive at {mar}", "build it: marquee build")
     try:
         with zipfile.ZipFile(mar) as archive:
             manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
             members = archive.infolist()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+            # Java stops unpacking at the first wrong checksum and serves nothing: better told here.
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise MarqueeError(
             f"{mar} is not a readable archive: {error}", "build it again: marquee build"
         ) from error
@@ -46,6 +49,10 @@ def check_archive(mar: Path) -> ArchiveFacts:
             f"{mar} is a zip file, but no model archive: MAR-INF/MANIFEST.json is missing or broken",
             "build it with marquee build",
         ) from error
+    if damaged is not None:
+        raise MarqueeError(
+            f"{mar} is damaged: {damaged} does not fit its checksum", "build it again: marquee build"
+        )
     _check_handler(mar, manifest, {member.filename for member in members})
     weights = sum(member.file_size for member in members if member.filename.endswith(".safetensors"))
     return ArchiveFacts(mar, sum(member.file_size for member in members), weights)

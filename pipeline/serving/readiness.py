@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import MarqueeError
 from pipeline.serving.server import RunningServer
-from pipeline.serving.worker_errors import count_worker_deaths, worker_error, worker_lines
+from pipeline.serving.worker_errors import count_worker_deaths, server_complaints, worker_error, worker_lines
 
 POLL_SECONDS = 0.1
 LAST_WORDS_SECONDS = 3.0
@@ -23,8 +23,10 @@ def wait_until_ready(server: RunningServer) -> None:
     Raises MarqueeError with the worker's own error as soon as the server has died or the load has failed.
     """
     deadline = time.monotonic() + server.options.start_seconds
-    while not server.worker_state().ready:
+    while not (state := server.worker_state()).ready:
         _check_progress(server)
+        if state.missing:  # TorchServe opens its ports after it has registered the models it could unpack
+            raise _refusal(server)
         if time.monotonic() > deadline:
             raise failure(server, f"the model was not loaded within {server.options.start_seconds:.0f} s")
         time.sleep(POLL_SECONDS)
@@ -37,6 +39,11 @@ def _check_progress(server: RunningServer) -> None:
         raise failure(server, f"TorchServe ended with code {server.launcher.returncode}")
     if count_worker_deaths(server.logs) >= server.options.maximum_load_failures:
         raise failure(server, "the worker died while it loaded the model")
+
+
+def _refusal(server: RunningServer) -> MarqueeError:
+    lines = server_complaints(server.logs)[-SHOWN_LINES:]
+    return MarqueeError("\n".join(["TorchServe refused the archive", *(f"  | {line}" for line in lines)]))
 
 
 def failure(server: RunningServer, what: str) -> MarqueeError:
@@ -59,7 +66,7 @@ def _draw_warm_up(server: RunningServer, seconds: float) -> None:
     import httpx
 
     try:
-        answer = httpx.post(server.predict_url, json=WARM_UP, timeout=seconds)
+        answer = httpx.post(server.predict_url, json=WARM_UP, timeout=seconds, trust_env=False)
     except httpx.TransportError as error:
         raise failure(server, f"the warm-up request got no answer ({error!r})") from error
     if answer.status_code != 200:

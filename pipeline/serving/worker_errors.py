@@ -8,6 +8,7 @@ from pathlib import Path
 # What our log4j2.xml puts before a line: date, level, thread.
 PREFIX = re.compile(r"^\S+ \[\w+ *\] \S+ - ")
 ERROR_LINE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)(?:: .+)?$")
+STACK_LINE = re.compile(r"^\s+(?:at |\.\.\. \d+ more)")
 BIRTH = "s_name_part0="
 # Errors that only say that there was another: an ImportError of the handler is masked by a second one
 # (ts/model_loader.py, _load_default_handler), a RuntimeError by its status (ts/model_service_worker.py).
@@ -47,6 +48,12 @@ def worker_lines(logs: Path, last: int | None = None) -> list[str]:
 def count_worker_deaths(logs: Path) -> int:
     """How many times TorchServe has had to start a worker again since it was started itself."""
     return sum("Retry worker" in line for line in _tail(logs / "ts_log.log"))
+
+
+def server_complaints(logs: Path) -> list[str]:
+    """What TorchServe itself, not its worker, warned of, with the causes and without Java's stack."""
+    lines = [PREFIX.sub("", line) for line in _tail(logs / "ts_log.log")]
+    return [line for line in lines if line and not STACK_LINE.match(line)]
 
 
 def _tail(path: Path) -> list[str]:

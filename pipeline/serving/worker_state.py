@@ -10,12 +10,14 @@ from typing import Any
 class WorkerState:
     """``statuses``: TorchServe's words, one per worker (READY, UNLOADING, ...); ``pids`` of the READY ones.
 
-    ``pending`` requests wait in TorchServe's queue. A server that does not answer gives an empty state.
+    ``pending`` requests wait in TorchServe's queue. A server that does not answer gives an empty state;
+    ``missing``: it answers, and has no such model.
     """
 
     statuses: tuple[str, ...] = ()
     pids: tuple[int, ...] = ()
     pending: int = 0
+    missing: bool = False
 
     @property
     def ready(self) -> bool:
@@ -28,10 +30,13 @@ def read_worker_state(management_url: str, model_name: str) -> WorkerState:
     import httpx
 
     try:
-        answer = httpx.get(f"{management_url}/models/{model_name}", timeout=10.0)
+        # Never through a proxy that the environment names: the server is on this machine.
+        answer = httpx.get(f"{management_url}/models/{model_name}", timeout=10.0, trust_env=False)
     except httpx.TransportError:
         return WorkerState()
-    return parse_worker_state(answer.json()) if answer.status_code == 200 else WorkerState()
+    if answer.status_code == 200:
+        return parse_worker_state(answer.json())
+    return WorkerState(missing=answer.status_code == 404)
 
 
 def parse_worker_state(description: Any) -> WorkerState:

@@ -65,6 +65,17 @@ def test_a_failed_load_shows_the_workers_own_error(
     assert "\n  | " in str(caught.value)  # its last lines, below the sentence
 
 
+@pytest.mark.torchserve
+def test_an_archive_that_torchserve_refuses_ends_the_wait(model_mar: Path, tmp_path: Path) -> None:
+    broken = copy_with(model_mar, tmp_path / "broken.mar", {})
+    with zipfile.ZipFile(broken, "a") as archive:
+        archive.writestr("../outside", "")  # Java unpacks nothing of such an archive
+    with pytest.raises(MarqueeError, match=r"^TorchServe refused the archive\n") as caught:
+        start(broken, ServeOptions(threads=1))
+    assert "\n  | java.io.IOException: Detected Zip Slip vulnerability: ../outside" in str(caught.value)
+    assert "\tat " not in str(caught.value)
+
+
 def kill_when_busy(pid: int) -> None:
     """kill -9 once the process has worked for a while, so that it is in the middle of a picture."""
     process = psutil.Process(pid)

@@ -114,6 +114,20 @@ def test_a_missing_or_cut_archive_is_refused(tmp_path: Path) -> None:
         check_archive(whole)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_one_flipped_bit_in_the_weights_is_refused(tmp_path: Path, compression: int) -> None:
+    with zipfile.ZipFile(tmp_path / "m.mar", "w", compression) as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", manifest("h.py"))
+        archive.writestr("h.py", b"")
+        archive.writestr("model/unet/x.safetensors", os.urandom(4096))
+        offset = archive.getinfo("model/unet/x.safetensors").header_offset
+    damaged = bytearray((tmp_path / "m.mar").read_bytes())
+    damaged[offset + 2000] ^= 1
+    (tmp_path / "m.mar").write_bytes(damaged)
+    with pytest.raises(MarqueeError, match=r"is damaged: model/unet/x.safetensors does not fit its checksum"):
+        check_archive(tmp_path / "m.mar")
+
+
 def test_too_little_disk_is_named_with_both_sizes(tmp_path: Path) -> None:
     huge = ArchiveFacts(tmp_path / "m.mar", unpacked_bytes=2**60, weight_bytes=0)
     with pytest.raises(MarqueeError, match=r"needs [\d,]+ MiB of disk, .* has [\d,]+ MiB"):
