@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,23 @@ from typing import BinaryIO
 from pipeline.errors import MarqueeError
 
 RESERVE_BYTES = 16 << 20
+FLUSH_BYTES = 64 << 20
+
+
+class EarlyFlush:
+    """Has the disk write what there is while more is on its way, so that the last fsync has little left."""
+
+    def __init__(self, file: BinaryIO, workers: Executor) -> None:
+        self._file, self._workers = file, workers
+        self._bytes = 0
+        self._flushing: Future[None] | None = None
+
+    def written(self, amount: int) -> None:
+        """Count bytes written and start a flush when there are enough and none is under way."""
+        self._bytes += amount
+        if self._bytes >= FLUSH_BYTES and (self._flushing is None or self._flushing.done()):
+            self._bytes = 0
+            self._flushing = self._workers.submit(os.fdatasync, self._file.fileno())
 
 
 @contextmanager

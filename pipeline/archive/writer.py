@@ -6,19 +6,18 @@ import hashlib
 import stat
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.archive.digests import sums_size, sums_text
 from pipeline.archive.layout import SUMS, Member, bytes_member
-from pipeline.archive.replacing import replacing
+from pipeline.archive.replacing import EarlyFlush, replacing
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
-CHUNKS_IN_FLIGHT = 4
 # Local header, central header and zip64 fields of one entry, without its name, which stands in both.
 ENTRY_OVERHEAD_BYTES = 30 + 46 + 48
 END_OVERHEAD_BYTES = 128
@@ -45,41 +44,76 @@ def write_archive(target: Path, members: Sequence[Member], progress: Progress) -
 
 def _write(file: BinaryIO, ordered: Sequence[Member], progress: Progress) -> dict[str, str]:
     digests: dict[str, str] = {}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(1) as hasher:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(3) as workers:
+        copier = _Copier(file, workers, EarlyFlush(file, workers), progress)
         for member in ordered:
-            digests[member.path] = _copy(archive, member, hasher, progress)
-        del digests[SUMS]
+            if member.path == SUMS:
+                archive.writestr(_entry(member), bytes(member.size))
+                continue
+            info, digests[member.path] = copier.copy(member)
+            # zipfile's own writer takes the CRC in this thread, which makes it a third slower.
+            archive.filelist.append(info)
+            archive.start_dir = file.tell()
         _fill(file, archive.getinfo(SUMS), sums_text(digests))
     return digests
 
 
-def _copy(archive: zipfile.ZipFile, member: Member, hasher: ThreadPoolExecutor, progress: Progress) -> str:
-    """Copy one member while a second thread hashes it; a few chunks are in memory at any time."""
-    sha256 = hashlib.sha256()
-    pending: deque[Future[None]] = deque()
-    written = 0
-    with archive.open(_entry(member), "w") as entry:
+@dataclass(frozen=True)
+class _Copier:
+    """Appends members to a file while other threads take their digests and have the disk write."""
+
+    file: BinaryIO
+    workers: ThreadPoolExecutor
+    flush: EarlyFlush
+    progress: Progress
+
+    def copy(self, member: Member) -> tuple[zipfile.ZipInfo, str]:
+        """The finished entry of one member and its hex SHA-256; two chunks are in memory at any time."""
+        info = _entry(member)
+        info.header_offset = self.file.tell()
+        self.file.write(info.FileHeader())
+        check = _Check()
+        pending: list[Future[None]] = []
+        written = 0
         for chunk in member.chunks():
-            pending.append(hasher.submit(sha256.update, chunk))
-            entry.write(chunk)
+            for update in pending:  # a digest takes its chunks in order
+                update.result()
+            pending = [self.workers.submit(update, chunk) for update in (check.add_sha256, check.add_crc)]
+            self.file.write(chunk)
             written += len(chunk)
-            progress.advance(len(chunk))
-            if len(pending) > CHUNKS_IN_FLIGHT:
-                pending.popleft().result()
+            self.flush.written(len(chunk))
+            self.progress.advance(len(chunk))
         for update in pending:
             update.result()
-    if written != member.size:
-        raise MarqueeError(
-            f"{member.path} changed while it was being packed: {written} of {member.size} bytes"
-        )
-    return sha256.hexdigest()
+        if written != member.size:
+            raise MarqueeError(
+                f"{member.path} changed while it was being packed: {written} of {member.size} bytes"
+            )
+        info.CRC = check.crc
+        _overwrite(self.file, info.header_offset, info.FileHeader())
+        return info, check.sha256.hexdigest()
+
+
+class _Check:
+    """The two checksums of one member."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.crc = 0
+
+    def add_sha256(self, chunk: bytes) -> None:
+        self.sha256.update(chunk)
+
+    def add_crc(self, chunk: bytes) -> None:
+        self.crc = zlib.crc32(chunk, self.crc)
 
 
 def _entry(member: Member) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(member.path, date_time=(1980, 1, 1, 0, 0, 0))
+    info.CRC = 0  # known when the bytes have gone by
     info.create_system = 3  # Unix, so that the mode below counts
     info.external_attr = (stat.S_IFREG | 0o644) << 16
-    info.file_size = member.size
+    info.file_size = info.compress_size = member.size
     return info
 
 
@@ -88,7 +122,11 @@ def _fill(file: BinaryIO, info: zipfile.ZipInfo, content: bytes) -> None:
     if len(content) != info.file_size:
         raise AssertionError(f"{info.filename} takes {len(content)} bytes, {info.file_size} were kept")
     info.CRC = zlib.crc32(content)
+    _overwrite(file, info.header_offset, info.FileHeader() + content)
+
+
+def _overwrite(file: BinaryIO, offset: int, content: bytes) -> None:
     end = file.tell()
-    file.seek(info.header_offset)
-    file.write(info.FileHeader(zip64=False) + content)
+    file.seek(offset)
+    file.write(content)
     file.seek(end)
