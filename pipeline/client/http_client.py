@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -13,18 +14,24 @@ from pipeline.client.errors import BadAnswer, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
 from pipeline.client.request_body import Instance, request_body, sent_seeds
 from pipeline.client.retries import Patience, with_retries
+from pipeline.errors import MarqueeError
 
 CONNECT_SECONDS = 10.0
 
 
 class Client:
-    """Asks ``{url}/predictions/{model_name}``; a ``with`` block closes its connections."""
+    """Asks ``{url}/predictions/{model_name}``; a ``with`` block closes its connections.
+
+    Raises MarqueeError for a ``url`` that is none.
+    """
 
     def __init__(self, url: str, model_name: str = "model", patience: Patience | None = None) -> None:
+        host = _host(url)
         self.url = url.rstrip("/")
         self.predict_url = f"{self.url}/predictions/{model_name}"
         self._patience = patience or Patience()
-        self._http = httpx.Client()
+        # No proxy that the environment names can reach this machine's own loopback.
+        self._http = httpx.Client(trust_env=not _is_loopback(host))
 
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
@@ -79,3 +86,22 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _host(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    # httpx writes a blank in a host as %20 and takes any number for a port.
+    is_web = parsed.scheme in ("http", "https") and parsed.host and "%20" not in parsed.host
+    if not is_web or not 0 <= (parsed.port or 0) < 2**16:
+        raise MarqueeError(f"{url!r} is no server's address", "write it like http://127.0.0.1:8080")
+    return parsed.host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

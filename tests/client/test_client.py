@@ -26,6 +26,7 @@ from pipeline.client import (
     ServerUnreachable,
 )
 from pipeline.client.retries import Patience
+from pipeline.errors import MarqueeError
 
 PATIENT = Patience(deadline_seconds=30.0, attempts=3, first_wait_seconds=0.01)
 
@@ -176,6 +177,42 @@ def test_nobody_there_is_one_line_with_a_cure() -> None:
         with Client(url) as client, pytest.raises(ServerUnreachable, match="no server listens") as caught:
             client.predict(["x"])
     assert caught.value.cure == "start one: marquee serve"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080",
+        "127.0.0.1:8080",
+        "",
+        "http://",
+        "http://a b",
+        "http://[::1",
+        "http://h:x",
+        "http://h:99999",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_a_malformed_url_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(MarqueeError, match="is no server's address") as caught:
+        Client(url)
+    assert caught.value.cure == "write it like http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_before_loopback(monkeypatch: pytest.MonkeyPatch, variable: str, host: str) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")  # where nobody listens
+    with scripted(pictures()) as script, Client(script.url.replace("127.0.0.1", host)) as client:
+        assert len(client.predict(["x"])) == 1
+
+
+def test_a_proxy_is_used_for_any_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted(pictures()) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        with Client("http://pictures.example") as client:
+            assert len(client.predict(["x"])) == 1
+        assert len(proxy.bodies) == 1
 
 
 def test_no_answer_in_time_ends_with_the_deadline() -> None:
