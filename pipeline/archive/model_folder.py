@@ -24,9 +24,12 @@ from pipeline.archive.selection import INDEX, Dtype, Selection, Weights, select_
 from pipeline.archive.tokenizer_files import slow_files
 from pipeline.errors import MarqueeError
 
+HALVES = ("F16", "BF16")
+HALF_NAMES = ("float16", "bfloat16")
 STORED_DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
 # transformers 4 finds the text encoder's tensors only under this prefix; 5 reads both, saves without.
 TEXT_PREFIX = "text_model."
+TEXT_CONFIG = "text_encoder/config.json"
 # A buffer that transformers before 4.31 saved and that every later one computes.
 TEXT_LEFTOVER = "embeddings.position_ids"
 
@@ -70,7 +73,7 @@ def model_members(
     """The members below model/ for a checked selection."""
     index = _shipped_index(folder, selection.index, safety_checker)
     members = [bytes_member(f"{MODEL_FOLDER}/{INDEX}", index)]
-    members += [file_member(f"{MODEL_FOLDER}/{name}", folder / name) for name in selection.configs]
+    members += [_config_member(folder, name) for name in selection.configs]
     members += _missing_tokenizer_members(folder, selection)
     for weights in selection.weights:
         members += _weight_members(folder, weights, dtype)
@@ -104,6 +107,17 @@ def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool)
     if not changes:
         return (folder / INDEX).read_bytes()
     return (json.dumps({**index, **changes}, indent=2) + "\n").encode()
+
+
+def _config_member(folder: Path, name: str) -> Member:
+    """A configuration as it is, but for a half-precision text encoder's dtype, which ships as fp32."""
+    path = f"{MODEL_FOLDER}/{name}"
+    if name == TEXT_CONFIG:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
+        halves = {key: "float32" for key in ("dtype", "torch_dtype") if config.get(key) in HALF_NAMES}
+        if halves:
+            return bytes_member(path, (json.dumps({**config, **halves}, indent=2) + "\n").encode())
+    return file_member(path, folder / name)
 
 
 def _missing_tokenizer_members(folder: Path, selection: Selection) -> list[Member]:
@@ -150,15 +164,16 @@ def _weight_member(path: str, file: TensorFile, rewrites: list[Rewrite]) -> Memb
 def _rewrite(component: str, tensor: StoredTensor, dtype: Dtype) -> Rewrite | None:
     """What ships of one tensor; None for a leftover.
 
-    A cast text encoder is always fp32: plain ``from_pretrained`` reads it in its stored dtype under
-    transformers 5 but the other parts in fp32, and that mix crashes. It is a ninth of SD 1.5's weights.
+    A text encoder in half precision ships as fp32, a kept one too: plain ``from_pretrained`` reads it in
+    its own dtype under transformers 5 but the other parts in fp32, and that mix crashes. It is a ninth of
+    SD 1.5's weights.
     """
     rewrite = keep(tensor)
     if component == "text_encoder":
         bare = tensor.name.removeprefix(TEXT_PREFIX)
         if bare == TEXT_LEFTOVER:
             return None
-        rewrite = Rewrite(tensor, TEXT_PREFIX + bare, tensor.dtype)
+        rewrite = Rewrite(tensor, TEXT_PREFIX + bare, "F32" if tensor.dtype in HALVES else tensor.dtype)
     if dtype == "keep":
         return rewrite
     return cast_to(rewrite, "F32" if component == "text_encoder" else STORED_DTYPES[dtype])

@@ -120,6 +120,24 @@ def test_dtype_casts_unet_and_vae_and_leaves_the_text_encoder_fp32(
     assert {tensor.dtype for tensor in load_file(folder / TEXT).values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("variant", ["fp16", None])
+def test_plain_diffusers_runs_what_was_saved_in_half_precision(
+    saved_pipeline: Path, tmp_path: Path, variant: str | None
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    halves = StableDiffusionPipeline.from_pretrained(saved_pipeline, torch_dtype=torch.float16)
+    halves.save_pretrained(tmp_path / "half", variant=variant)
+    assert json.loads((tmp_path / "half/text_encoder/config.json").read_text())["dtype"] == "float16"
+    built = build_from(tmp_path / "half", tmp_path / "model.mar")
+    folder = unpack(built.path, tmp_path / "out") / "model"
+    assert {tensor.dtype for tensor in load_file(folder / UNET).values()} == {torch.float16}
+    assert {tensor.dtype for tensor in load_file(folder / TEXT).values()} == {torch.float32}
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("hi", num_inference_steps=1).images[0].size == (64, 64)
+
+
 def test_a_value_that_fp16_cannot_hold_is_named(model_folder: Path, tmp_path: Path) -> None:
     tensors = load_file(model_folder / UNET)
     tensors["conv_in.bias"][0] = 1e6
