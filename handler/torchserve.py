@@ -1,4 +1,4 @@
-"""TorchServe's door: the only module that knows TorchServe, and the edge where every exception ends.
+"""TorchServe's door, and the edge where every exception ends.
 
 TorchServe answers an exception, a short list or an oversized reply by failing every request of the batch, so
 nothing but a full list of small enough texts ever leaves ``handle``.
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from handler.drain import DRAINING, Gate
 from handler.engine.carrier import Carrier
 from handler.engine.continuous import Arrival, Iterations, Part
 from handler.engine.watchdog import Watchdog
+from handler.envelope import are_instances, in_band, own_envelopes
 from handler.job import Job, Outcome
 from handler.problem import Refusal
 from handler.request import Describe, Request, parse_row
@@ -31,7 +32,6 @@ from handler.torchserve_metrics import Publisher
 logger = logging.getLogger(__name__)
 
 INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
-NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
 
 # Read by the libraries when they are first imported: nothing is fetched, and no progress bars.
 LIBRARY_ENVIRONMENT = {
@@ -47,26 +47,7 @@ LIBRARY_ENVIRONMENT = {
 Parsed = Union[Request, Refusal, Reply]
 
 
-def _pass_through(self: Any, data: Any, context: Any) -> Any:
-    self.context = context
-    return self._handle_fn(data, context)
-
-
-def own_envelopes() -> None:
-    """Have TorchServe's envelopes hand over whole requests, where this TorchServe has them.
-
-    The json envelope drops ``parameters``, merges the requests of a batch into one list, and answers one bad
-    body with 503 for all (ts/torch_handler/request_envelope/json.py, the same from 0.7 to 0.12). The loader
-    binds the envelope right after it has imported the handler, so this runs at import.
-    """
-    try:
-        from ts.torch_handler.request_envelope import body, json
-    except ImportError:
-        return
-    json.JSONEnvelope.handle = _pass_through
-    body.BodyEnvelope.handle = _pass_through
-
-
+# The loader binds an envelope right after it has imported the handler, so this runs at import.
 own_envelopes()
 
 
@@ -97,12 +78,39 @@ class Door:
     def handle(self, data: Any, context: Any) -> list[Any]:
         """Answer a batch, or one iteration of it: exactly one entry per row of ``data``, whatever happens."""
         rows = list(data or [])
-        answers = self._iterate(rows, context) if self._iterations else self._handle_batch(rows, context)
-        self._publisher.publish()
+        try:
+            answers = self._iterate(rows, context) if self._iterations else self._handle_batch(rows, context)
+        except Exception:
+            logger.exception("answering %d requests failed", len(rows))
+            answers = self._give_up(rows, context)
+        self._publish()
         return answers
 
+    def _publish(self) -> None:
+        try:
+            if self._publisher is not None:
+                self._publisher.publish()
+        except Exception:
+            logger.exception("publishing metrics failed; there will be none from this worker")
+            self._publisher = None
+
+    def _give_up(self, rows: list[Any], context: Any) -> list[Any]:
+        """An error for every row, said as well as a context allows that has just failed."""
+        parts = [Part(refuse(INTERNAL), None)] * len(rows)
+        try:
+            if self._iterations:
+                names = [context.request_ids[index] for index in range(len(rows))]
+                parts = self._iterations.abandon(names, refuse(INTERNAL))
+                context.stopping_criteria = [partial(_stop, part) for part in parts]
+            else:
+                self._carrier.abandon()
+            return [_send_part(context, index, part) for index, part in enumerate(parts)]
+        except Exception:
+            logger.exception("giving up on %d requests failed, too", len(rows))
+            return [refuse(INTERNAL).text] * len(rows)
+
     def _handle_batch(self, rows: list[Any], context: Any) -> list[Any]:
-        merged = _are_instances(rows, context)
+        merged = are_instances(rows, context)
         try:
             requests: list[Parsed]
             if merged:
@@ -115,7 +123,7 @@ class Door:
             self._carrier.abandon()
             replies = [refuse(INTERNAL)] * len(rows)
         if merged:
-            return _in_band(replies, self._settings.limits.max_response_bytes)
+            return in_band(replies, self._settings.limits.max_response_bytes)
         return [_send(context, index, one) for index, one in enumerate(replies)]
 
     def _iterate(self, rows: list[Any], context: Any) -> list[Any]:
@@ -227,35 +235,6 @@ def _jobs(request: Parsed) -> list[Job]:
 
 def _draw_seed() -> int:
     return secrets.randbelow(2**32)
-
-
-def _are_instances(rows: Sequence[Any], context: Any) -> bool:
-    """Whether an envelope that is not ours has merged the batch into one list of instances.
-
-    Rows of requests are mappings from parameter names to values; a prompt is never text there, only bytes.
-    """
-    if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
-        return True
-    fields = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
-    return any(isinstance(field, (str, bool)) or _has_prompt(field) for field in fields)
-
-
-def _has_prompt(value: Any) -> bool:
-    return isinstance(value, Mapping) and "prompt" in value
-
-
-def _in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
-    """A prediction per instance, errors among them as objects, together below the reply limit.
-
-    Nothing may be said through the context here: its indexes are those of requests.
-    """
-    room, predictions = max_bytes, []
-    for one in replies:
-        sent = one if len(one.text) <= room else refuse(NO_ROOM)
-        room -= len(sent.text)
-        answer = json.loads(sent.text)
-        predictions.append(answer["predictions"][0] if sent.status == 200 else answer)
-    return predictions
 
 
 def _send(context: Any, index: int, one: Reply) -> str:

@@ -39,6 +39,16 @@ def door(archive_root: Path) -> Any:
 
 
 @pytest.fixture
+def second_door(door: Any) -> Any:
+    """A door of its own on the loaded model, for tests that change it."""
+    from handler.torchserve import Door
+
+    copy = Door()
+    vars(copy).update(vars(door))
+    return copy
+
+
+@pytest.fixture
 def ask(door: Any, archive_root: Path) -> Callable[..., list[tuple[int, Any]]]:
     """Send requests as one TorchServe batch; get (status, parsed answer) for each."""
 

@@ -114,14 +114,6 @@ def test_torchserves_describe_request_gets_the_same_object(door: Door, archive_r
     assert json.loads(text) == ask({"instances": [{"describe": True}]})[0][1]["predictions"][0]
 
 
-@pytest.fixture
-def second_door(door: Door) -> Door:
-    """A door of its own on the loaded model, for tests that change it."""
-    copy = Door()
-    vars(copy).update(vars(door))
-    return copy
-
-
 def with_limits(door: Door, **limits: Any) -> None:
     settings = door._settings
     changed = dataclasses.replace(settings.limits, **limits)

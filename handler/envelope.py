@@ -1,0 +1,63 @@
+"""TorchServe's request envelopes: kept from taking requests apart, and lived with where they do.
+
+Beside ``handler.torchserve`` and its metrics this is all that knows TorchServe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from handler.problem import Refusal
+from handler.response import Reply, refuse
+
+NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
+
+
+def are_instances(rows: Sequence[Any], context: Any) -> bool:
+    """Whether an envelope that is not ours has merged the batch into one list of instances.
+
+    Rows of requests are mappings from parameter names to values; a prompt is never text there, only bytes.
+    """
+    if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
+        return True
+    fields = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
+    return any(isinstance(field, (str, bool)) or _has_prompt(field) for field in fields)
+
+
+def _has_prompt(value: Any) -> bool:
+    return isinstance(value, Mapping) and "prompt" in value
+
+
+def in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
+    """A prediction per instance, errors among them as objects, together below the reply limit.
+
+    Nothing may be said through the context here: its indexes are those of requests.
+    """
+    room, predictions = max_bytes, []
+    for one in replies:
+        sent = one if len(one.text) <= room else refuse(NO_ROOM)
+        room -= len(sent.text)
+        answer = json.loads(sent.text)
+        predictions.append(answer["predictions"][0] if sent.status == 200 else answer)
+    return predictions
+
+
+def _pass_through(self: Any, data: Any, context: Any) -> Any:
+    self.context = context
+    return self._handle_fn(data, context)
+
+
+def own_envelopes() -> None:
+    """Have TorchServe's envelopes hand over whole requests, where this TorchServe has them.
+
+    The json envelope drops ``parameters``, merges the requests of a batch into one list, and answers one bad
+    body with 503 for all (ts/torch_handler/request_envelope/json.py, the same from 0.7 to 0.12).
+    """
+    try:
+        from ts.torch_handler.request_envelope import body, json
+    except ImportError:
+        return
+    json.JSONEnvelope.handle = _pass_through
+    body.BodyEnvelope.handle = _pass_through

@@ -1,0 +1,48 @@
+"""Nothing leaves the door as an exception, whatever TorchServe hands it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from door_batches import handle, make_context
+from ts.context import Context
+
+from handler.engine.continuous import Iterations
+from handler.torchserve import Door
+
+
+class Deaf(Context):  # type: ignore[misc]
+    """A context that fails where an answer's status is told."""
+
+    def set_response_status(self, *_: Any) -> None:
+        raise IndexError("there is no such request")
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_context_that_breaks_still_gets_every_row(
+    second_door: Door, archive_root: Path, continuous: bool
+) -> None:
+    context = make_context(archive_root, 2)
+    context.__class__ = Deaf
+    second_door._iterations = Iterations(second_door._carrier) if continuous else None
+    texts = second_door.handle([{"body": {"instances": []}}] * 2, context)
+    assert [json.loads(text)["error"]["code"] for text in texts] == ["internal", "internal"]
+
+
+@pytest.mark.parametrize("row", [None, 5, [], {"body": object()}])
+def test_rows_of_any_kind_are_answered(second_door: Door, archive_root: Path, row: Any) -> None:
+    context = make_context(archive_root, 2)
+    context.request_ids = None
+    assert len(second_door.handle([row, {"body": {"instances": []}}], context)) == 2
+
+
+def test_metrics_that_break_are_logged_once(
+    second_door: Door, archive_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    second_door._publisher = object()  # has no publish
+    for _ in range(2):
+        assert handle(second_door, archive_root, [{"body": {"instances": ["a"]}}])[0][0] == 200
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
