@@ -2,7 +2,8 @@
 
 TorchServe has no drain of its own, SIGTERM resets every open connection. So a request that only we can write
 goes through the same queue as everybody's (see handler/drain.py): what came before it is drawn, what comes
-after it gets 503.
+after it gets 503. Where that queue is full, the file that the handler would have made is made here: the gate
+closes at once, for what waits as well, and the request that asks for the count gets in as the queue empties.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def close_and_wait(predict_url: str, management_url: str, drain_file: Path, seco
     idle: set[int] = set()
     while (left := deadline - time.monotonic()) > 0:
         workers = set(read_worker_state(management_url, model_name).pids)
-        answer = _ask_to_close(predict_url, drain_file.name, left)
+        answer = _ask_to_close(predict_url, drain_file, left)
         if answer is not None:
             pid, running = answer
             idle = idle | {pid} if running == 0 else idle - {pid}
@@ -35,13 +36,15 @@ def close_and_wait(predict_url: str, management_url: str, drain_file: Path, seco
     return False
 
 
-def _ask_to_close(predict_url: str, secret: str, seconds: float) -> tuple[int, int] | None:
+def _ask_to_close(predict_url: str, drain_file: Path, seconds: float) -> tuple[int, int] | None:
     """The process that took the request and how many others it still draws; None for any other answer."""
     import httpx
 
     try:
-        body = {"instances": [{"drain": secret}]}
+        body = {"instances": [{"drain": drain_file.name}]}
         answer = httpx.post(predict_url, json=body, timeout=max(1.0, seconds), trust_env=False)
+        if answer.status_code == 503:  # never the handler's answer to this request: TorchServe has no room
+            drain_file.touch()
         told = answer.json()["predictions"][0]
         return int(told["pid"]), int(told["running"])
     except (httpx.TransportError, LookupError, TypeError, ValueError):
