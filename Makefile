@@ -33,11 +33,8 @@ format: $(STAMP)  ## let ruff write what it can
 build: $(STAMP)  ## write model_artifacts/model.mar
 	$(VENV)/bin/marquee build
 
-serve: $(MAR)  ## serve it until Ctrl-C
+serve: build  ## build it and serve it until Ctrl-C
 	$(VENV)/bin/marquee serve
-
-$(MAR): $(STAMP)
-	$(VENV)/bin/marquee build
 
 bench: $(STAMP)  ## every ratio of docs/benchmarks.md (ARGS=--quick, ARGS=--gpu)
 	$(VENV)/bin/python -m benchmarks.run $(ARGS)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from pipeline.serving.server import RunningServer
 
+ROOT = Path(__file__).parents[2]
 SLOW = {"instances": [{"prompt": "x", "width": 192, "height": 192, "num_inference_steps": 40, "seed": 1}]}
 
 
@@ -82,6 +83,12 @@ def test_serve_refuses_a_missing_archive_and_a_taken_port_in_one_line(
     assert re.match(
         rf"error: port {port} on 127.0.0.1 is taken by process \d+ .*\n  cure: .*\n$", refused.stderr
     )
+
+
+def test_make_serve_never_serves_an_older_archive() -> None:
+    make = ["make", "--dry-run", "--old-file=model_artifacts/model.mar", "serve"]
+    steps = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 0 < steps.index("marquee build") < steps.index("marquee serve")
 
 
 def test_predict_writes_one_picture_per_prompt(server: RunningServer, tmp_path: Path) -> None:
