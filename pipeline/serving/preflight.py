@@ -106,18 +106,28 @@ def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> 
 def _available_memory() -> int:
     import psutil
 
-    limit, used = (_cgroup_number(name) for name in ("memory.max", "memory.current"))
-    machine = int(psutil.virtual_memory().available)
-    return machine if limit is None or used is None else min(machine, limit - used)
+    machine = int(psutil.virtual_memory().available)  # MemAvailable: page cache counts as free
+    container = unused_memory(Path("/sys/fs/cgroup"))
+    return machine if container is None else min(machine, container)
 
 
-def _cgroup_number(name: str) -> int | None:
-    # cgroup v2 as a container sees its own: a number of bytes, or "max".
+def unused_memory(cgroup: Path) -> int | None:
+    """Bytes left below a cgroup v2's limit, page cache counted as free; None without a limit.
+
+    Files read or written (a model just built) count as used; the kernel drops them when needed.
+    """
     try:
-        text = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+        limit, used = (
+            (cgroup / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current")
+        )
+        lines = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None
+    if not limit.strip().isdigit():  # "max"
+        return None
+    numbers = dict(line.split() for line in lines)
+    cache = sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return int(limit) - int(used) + cache
 
 
 def _mebibytes(count: int) -> str:

@@ -14,7 +14,7 @@ from pipeline.serving.worker_errors import log_tail
 from pipeline.serving.worker_state import WorkerState, read_worker_state
 
 # An address to listen on is not always one to call.
-CALLABLE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+CALLABLE = {"0.0.0.0": "127.0.0.1"}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.errors import MarqueeError
 from pipeline.serving.environment import _environment
 from pipeline.serving.launch_files import config_properties, write_launch_files
 from pipeline.serving.ports import choose_ports
-from pipeline.serving.preflight import ArchiveFacts, check_archive, check_folder, check_machine
+from pipeline.serving.preflight import ArchiveFacts, check_archive, check_folder, check_machine, unused_memory
 from pipeline.serving.settings import Ports, ServeOptions
 
 PORTS = Ports(1, 2, 3, 4, 5)
@@ -46,6 +46,20 @@ def test_a_taken_port_is_named_with_its_holder(flag: str) -> None:
         with pytest.raises(MarqueeError, match=rf"port {port} .* taken by process {os.getpid()}") as caught:
             choose_ports(options)
     assert flag in str(caught.value.cure)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("192.0.2.1", "cannot listen on 192.0.2.1: Cannot assign requested address"),
+        ("no.such.host.invalid", "cannot listen on no.such.host.invalid: "),
+        ("::1", "IPv4 addresses only, not on ::1"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_not_called_taken(address: str, words: str) -> None:
+    with pytest.raises(MarqueeError, match=words) as caught:
+        choose_ports(ServeOptions(bind_address=address))
+    assert "--bind" in str(caught.value.cure)
 
 
 def test_the_configuration_is_private_and_quiet(tmp_path: Path) -> None:
@@ -144,3 +158,13 @@ def test_too_little_memory_is_named() -> None:
     check_machine(archive, available_bytes=3 * 2**30)
     with pytest.raises(MarqueeError, match=r"needs about 2,848 MiB of memory, 2,048 MiB are free"):
         check_machine(archive, available_bytes=2 * 2**30)
+
+
+def test_page_cache_counts_as_free_in_a_container(tmp_path: Path) -> None:
+    stat = "anon 300\nfile 650\nactive_file 200\ninactive_file 400\nshmem 50\n"
+    for name, text in {"memory.max": "1000\n", "memory.current": "950\n", "memory.stat": stat}.items():
+        (tmp_path / name).write_text(text)
+    assert unused_memory(tmp_path) == 650
+    (tmp_path / "memory.max").write_text("max\n")
+    assert unused_memory(tmp_path) is None
+    assert unused_memory(tmp_path / "no cgroup v2") is None
