@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pipeline.archive.layout import CONFIG_FILE
 from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
+MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 CONTINUOUS_BATCHING = "continuousBatching"
 # Requests TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
 REQUESTS_PER_PLACE = 6
@@ -42,8 +44,9 @@ SERVING = {
 def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path) -> bytes:
     """The content of model-config.yaml for the model in ``folder``.
 
-    ``given`` wins; then the model folder's own; for the embedded model the one beside its folder;
-    otherwise settings derived from the UNet. Raises MarqueeError where the handler would refuse it.
+    ``given`` wins; then the model folder's own; for the embedded model, in whatever folder its files
+    lie, the one beside ``embedded``; otherwise settings derived from the UNet. Raises MarqueeError where
+    the handler would refuse it.
     """
     own = folder / CONFIG_FILE
     beside = embedded.parent / CONFIG_FILE
@@ -51,7 +54,7 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
         source = given
     elif own.is_file():
         source = own
-    elif folder.resolve() == embedded.resolve() and beside.is_file():
+    elif beside.is_file() and _is_same_model(folder, embedded):
         source = beside
     else:
         content = _derive(folder)
@@ -63,6 +66,23 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
         raise MarqueeError(f"{source} cannot be read: {error.strerror}") from error
     _check(content, str(source), handler)
     return content
+
+
+def _is_same_model(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same model, file by file; what never ships does not count."""
+    names = _model_names(folder)
+    if names != _model_names(other):
+        return False
+    _, differing, unreadable = filecmp.cmpfiles(folder, other, sorted(names), shallow=False)
+    return not differing and not unreadable
+
+
+def _model_names(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix in MODEL_SUFFIXES and path.is_file()
+    }
 
 
 def with_continuous_batching(content: bytes, on: bool) -> bytes:

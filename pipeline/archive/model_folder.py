@@ -114,8 +114,8 @@ def _config_member(folder: Path, name: str) -> Member:
     path = f"{MODEL_FOLDER}/{name}"
     if name == TEXT_CONFIG:
         config = json.loads((folder / name).read_text(encoding="utf-8"))
-        halves = {key: "float32" for key in ("dtype", "torch_dtype") if config.get(key) in HALF_NAMES}
-        if halves:
+        keys = ("dtype", "torch_dtype") if isinstance(config, dict) else ()
+        if halves := {key: "float32" for key in keys if config.get(key) in HALF_NAMES}:
             return bytes_member(path, (json.dumps({**config, **halves}, indent=2) + "\n").encode())
     return file_member(path, folder / name)
 

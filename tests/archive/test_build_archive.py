@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import edit_json, marquee
+from conftest import ROOT, edit_json, marquee
 from safetensors.torch import load_file, save_file
 
 from pipeline.archive.build import BuildConfig, Built, build
@@ -48,6 +48,20 @@ def test_same_inputs_give_the_same_bytes_in_another_folder_on_another_day(
     assert second.path.read_bytes() == first.path.read_bytes()
     assert (first.archive_digest, first.weights_digest) == (second.archive_digest, second.weights_digest)
     assert first.path.stat().st_mode & 0o777 == 0o644
+
+
+def test_the_embedded_model_gives_the_same_bytes_wherever_its_folder_lies(tmp_path: Path) -> None:
+    embedded = ROOT / "model_artifacts/shapes"
+    first = build_from(embedded, tmp_path / "one.mar").path.read_bytes()
+    copied = Path(shutil.copytree(embedded, tmp_path / "x"))
+    (copied / "README.md").unlink()  # it never ships
+    assert build_from(copied, tmp_path / "two.mar").path.read_bytes() == first
+    clone = Path(shutil.copytree(embedded, tmp_path / "clone/model_artifacts/shapes"))
+    shutil.copyfile(embedded.parent / "model-config.yaml", clone.parent / "model-config.yaml")
+    assert build_from(clone, tmp_path / "three.mar").path.read_bytes() == first
+    edit_json(copied / "scheduler/scheduler_config.json", beta_start=0.001)
+    built = unpack(build_from(copied, tmp_path / "four.mar").path, tmp_path / "four")
+    assert (built / "model-config.yaml").read_bytes() != (embedded.parent / "model-config.yaml").read_bytes()
 
 
 def test_entries_are_sorted_stored_undated_and_readable_as_a_stream(
@@ -227,8 +241,6 @@ def test_handler_in_the_archive_is_the_source_without_its_leavings(
     saved_pipeline: Path, tmp_path: Path
 ) -> None:
     folder = unpack(build_from(saved_pipeline, tmp_path / "model.mar").path, tmp_path / "out")
-    from conftest import ROOT
-
     assert (folder / "marquee_handler.py").read_bytes() == (ROOT / "handler/marquee_handler.py").read_bytes()
     assert (folder / "handler/job.py").read_bytes() == (ROOT / "handler/job.py").read_bytes()
     assert not (folder / "handler/marquee_handler.py").exists()
