@@ -12,8 +12,28 @@ from handler.schedulers import find_scheduler
 from handler.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 MAX_SEED = 2**64 - 1
-# A double holds whole numbers exactly up to here; protobuf's Value turns every JSON number into a double.
+# From here on a double may stand for a neighbour, too; protobuf's Value turns every JSON number into a double.
 MAX_EXACT = 2**53
+
+ALIASES = {
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "inference_steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "guidance": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "image_format": "output_format",
+    "format": "output_format",
+    "negative": "negative_prompt",
+    "text": "prompt",
+    "h": "height",
+    "w": "width",
+    "deadline": "deadline_seconds",
+    "timeout": "deadline_seconds",
+}
+"""What other programs call our fields: only suggested, never accepted."""
 
 Read = Callable[[Any], Any]
 
@@ -45,6 +65,7 @@ def readers(settings: Settings) -> Mapping[str, Read]:
         "output_format": lambda value: _word("output_format", value, OUTPUT_FORMATS),
         "quality": lambda value: _whole("quality", value, 1, 100),
         "response": lambda value: _word("response", value, RESPONSES),
+        "deadline_seconds": _deadline,
     }
 
 
@@ -87,7 +108,9 @@ def _number(name: str, value: Any, low: float, high: float) -> float:
 
 def _seed(value: Any) -> int | None:
     """A seed as a number or as a decimal string; null asks for one drawn at random."""
-    allowed = f"a whole number from 0 to {MAX_SEED} (above {MAX_EXACT} as a string), or null for a random one"
+    allowed = (
+        f"a whole number from 0 to {MAX_SEED} (from {MAX_EXACT} on as a string), or null for a random one"
+    )
     if value is None:
         return None
     if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
@@ -97,11 +120,23 @@ def _seed(value: Any) -> int | None:
         raise FieldError(allowed, f"seed must be {allowed}, not {_kind(value)}")
     if not 0 <= number <= MAX_SEED or number % 1:
         raise FieldError(allowed, f"seed is {_shown(number)}; it must be {allowed}")
-    if isinstance(number, float) and number > MAX_EXACT:
+    if isinstance(number, float) and number >= MAX_EXACT:
         raise FieldError(
             allowed, f"seed {number:.0f} came as a float and may have lost digits; send it as a string"
         )
     return int(number)
+
+
+def _deadline(value: Any) -> float | None:
+    allowed = "a number of seconds above 0, or null for no deadline"
+    if value is None:
+        return None
+    number = _finite(value)
+    if number is None:
+        raise FieldError(allowed, f"deadline_seconds must be {allowed}, not {_kind(value)}")
+    if number <= 0 or number > MAX_EXACT:
+        raise FieldError(allowed, f"deadline_seconds is {_shown(number)}; it must be {allowed}")
+    return float(number)
 
 
 def _scheduler(value: Any, known: Sequence[str]) -> str:

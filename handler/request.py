@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Union
 
-from handler.fields import FieldError, Read, readers
+from handler.fields import ALIASES, FieldError, Read, readers
 from handler.job import Job
 from handler.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
 from handler.schedulers import SCHEDULERS
 from handler.settings import Settings
 
 NO_BODY = "the request has no body that the server could read; send JSON with Content-Type: application/json"
+
+
+UNREAD: Any = object()
+"""Stands for a value that was refused, so that no rule is applied to it a second time."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class _Parser:
         return None
 
     def _fields(self, instance: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of an object that are right, read; the others become problems."""
+        """The fields of an object, read; those that are wrong become problems and are UNREAD."""
         self._refuse_unknown(instance, given, tuple(self._readers))
         values = {}
         for name, read in self._readers.items():
@@ -137,28 +141,33 @@ class _Parser:
                 try:
                     values[name] = read(given[name])
                 except FieldError as error:
+                    values[name] = UNREAD
                     self._add(instance, name, given[name], error.allowed, str(error), error.did_you_mean)
         return values
 
     def _check_together(self, index: int, values: Mapping[str, Any]) -> None:
-        """The rules that take more than one field; fields already refused count with their defaults."""
-        pixels, most = values["width"] * values["height"], self._settings.limits.max_pixels
-        if pixels > most:
-            allowed = f"at most {most} pixels"
-            size = f"{values['width']}x{values['height']}"
-            self._add(
-                index, "width, height", size, allowed, f"{size} has {pixels} pixels; allowed are {allowed}"
-            )
-        steps, most = values["num_inference_steps"], SCHEDULERS[values["scheduler"]].max_steps
-        if steps > most:
-            allowed = f"1 to {most} with the scheduler {values['scheduler']}"
+        """The rules that take more than one field, where all of them could be read."""
+        width, height = values["width"], values["height"]
+        if UNREAD not in (width, height):
+            self._check_pixels(index, width, height)
+        steps, scheduler = values["num_inference_steps"], values["scheduler"]
+        if UNREAD not in (steps, scheduler) and steps > SCHEDULERS[scheduler].max_steps:
+            allowed = f"1 to {SCHEDULERS[scheduler].max_steps} with the scheduler {scheduler}"
             message = f"num_inference_steps is {steps}; allowed are {allowed}"
             self._add(index, "num_inference_steps", steps, allowed, message)
+
+    def _check_pixels(self, index: int, width: int, height: int) -> None:
+        pixels, most = width * height, self._settings.limits.max_pixels
+        if pixels > most:
+            size, allowed = f"{width}x{height}", f"at most {most} pixels"
+            message = f"{size} has {pixels} pixels; allowed are {allowed}"
+            self._add(index, "width, height", size, allowed, message)
 
     def _refuse_unknown(self, instance: int | None, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
         unknown = (name for name in given if name not in known)
         for name in islice(unknown, MAX_PROBLEMS):  # looking for the nearest name costs time
-            guess = nearest(name, known)
+            alias = ALIASES.get(name.lower())
+            guess = alias if alias in known else nearest(name, known)
             message = f"unknown field {brief(name)}" + (f"; did you mean {guess}?" if guess else "")
             self._add(instance, name, given[name], f"fields: {', '.join(known)}", message, guess)
 

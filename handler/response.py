@@ -70,7 +70,7 @@ def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict
     settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
     seed = settings.pop("seed")
     return {
-        "seed": seed if seed <= MAX_EXACT else str(seed),  # a JSON number may become a double on the way
+        "seed": seed if seed < MAX_EXACT else str(seed),  # a JSON number may become a double on the way
         "settings": settings,
         "versions": description["versions"],
         "weights_digest": description["weights_digest"],

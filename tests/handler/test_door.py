@@ -65,8 +65,11 @@ def test_a_receipt_draws_the_same_picture_again(ask: Ask) -> None:
 
 
 def test_a_seed_too_large_for_a_double_comes_back_as_a_string(ask: Ask) -> None:
-    ((_, answer),) = ask({"instances": [{"prompt": "a", "seed": 2**63, "response": "full"}]})
-    assert answer["predictions"][0]["receipt"]["seed"] == str(2**63)
+    seeds = [2**53 - 1, 2**53, 2**63]
+    instances = [{"prompt": "a", "seed": seed, "response": "full"} for seed in seeds]
+    ((_, answer),) = ask({"instances": instances})
+    received = [prediction["receipt"]["seed"] for prediction in answer["predictions"]]
+    assert received == [2**53 - 1, str(2**53), str(2**63)]
 
 
 def test_unseeded_pictures_differ(ask: Ask) -> None:

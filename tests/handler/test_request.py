@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -79,6 +80,11 @@ def test_instance_fields_override_parameters_which_override_defaults() -> None:
         ("scheduler", "unipc", "UniPC"),
         ("output_format", "webp", "webp"),
         ("response", "full", "full"),
+        ("seed", 2.0**53 - 1, 2**53 - 1),
+        ("seed", 2**53, 2**53),
+        ("deadline_seconds", 2, 2.0),
+        ("deadline_seconds", 0.5, 0.5),
+        ("deadline_seconds", None, None),
         ("prompt", "é ☃ 🦀\x00", "é ☃ 🦀\x00"),
     ],
 )
@@ -96,7 +102,11 @@ def test_values_that_mean_something(field: str, given: Any, meant: Any) -> None:
             ("guidance_scale", value)
             for value in (-0.1, 31, "7", None, False, float("nan"), float("inf"), 10**400)
         ],
-        *[("seed", value) for value in (-1, 2**64, 1.5, True, "abc", "-1", "", "1" * 21, "\u0661", 2.0**60)],
+        *[
+            ("seed", value)
+            for value in (-1, 2**64, 1.5, True, "abc", "-1", "", "1" * 21, "\u0661", 2.0**53, 2.0**60)
+        ],
+        *[("deadline_seconds", value) for value in (0, -1, "5", True, [], NAN, float("inf"), 10**400)],
         *[("width", value) for value in (63, 65, 0, 24, 4096, "64", None, 64.5)],
         *[("prompt", value) for value in ("", "  \n", None, 5, ["a"], {"a": 1}, "x" * 1001, "\ud800")],
         *[("negative_prompt", value) for value in (None, 5, "x" * 1001)],
@@ -174,6 +184,16 @@ def test_every_problem_is_named_at_once_with_its_place() -> None:
     [
         ({"prompt": "a", "widht": 64}, "width"),
         ({"prompt": "a", "guidance": 4}, "guidance_scale"),
+        ({"prompt": "a", "steps": 4}, "num_inference_steps"),
+        ({"prompt": "a", "num_steps": 4}, "num_inference_steps"),
+        ({"prompt": "a", "cfg": 4}, "guidance_scale"),
+        ({"prompt": "a", "CFG_scale": 4}, "guidance_scale"),
+        ({"prompt": "a", "sampler": "Euler"}, "scheduler"),
+        ({"prompt": "a", "image_format": "png"}, "output_format"),
+        ({"prompt": "a", "format": "png"}, "output_format"),
+        ({"prompt": "a", "negative": "b"}, "negative_prompt"),
+        ({"prompt": "a", "h": 64}, "height"),
+        ({"prompt": "a", "w": 64}, "width"),
         ({"prompt": "a", "scheduler": "Eulr"}, "Euler"),
         ({"prompt": "a", "output_format": "jpg"}, "jpeg"),
         ({"prompt": "a", "zzzz": 1}, None),
@@ -189,6 +209,32 @@ def test_pixels_count_together() -> None:
     refusal = parse_body({"instances": [{"prompt": "a", "width": 64, "height": 72}]}, small, lambda: 1)
     assert isinstance(refusal, Refusal)
     assert [problem.field for problem in refusal.problems] == ["width, height"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "instance", "named"),
+    [
+        ({"width": 512}, {"width": "x", "height": 512}, [(0, "width")]),
+        ({"width": "x"}, {"height": 512}, [(None, "width")]),
+        ({"width": "x"}, {"width": 512, "height": 512}, [(None, "width"), (0, "width, height")]),
+        ({"scheduler": "LCM"}, {"scheduler": "Eulr", "num_inference_steps": 60}, [(0, "scheduler")]),
+        ({"prompt": ""}, {"prompt": "a"}, [(None, "prompt")]),
+    ],
+)
+def test_fields_are_checked_together_only_where_all_were_read(
+    parameters: dict[str, Any], instance: dict[str, Any], named: list[tuple[int | None, str]]
+) -> None:
+    small = Settings(limits=type(SETTINGS.limits)(max_pixels=64 * 512))
+    defaults = dataclasses.replace(SETTINGS.defaults, width=64)
+    body = {"instances": [{"prompt": "a", **instance}], "parameters": parameters}
+    refusal = parse_body(body, dataclasses.replace(small, defaults=defaults), lambda: 1)
+    assert isinstance(refusal, Refusal)
+    assert [(problem.instance, problem.field) for problem in refusal.problems] == named
+
+
+def test_a_seed_that_may_have_lost_digits_says_how_to_send_it() -> None:
+    (problem,) = problems_of({"instances": [{"prompt": "a", "seed": 2.0**53}]})
+    assert "send it as a string" in problem["message"]
 
 
 def test_a_hostile_body_gets_a_short_answer() -> None:
