@@ -67,6 +67,11 @@ def repository_root() -> Path:
 
 def build(config: BuildConfig, progress: Progress) -> Built:
     """Build the archive; raises MarqueeError, and then leaves nothing behind."""
+    if config.out.is_dir():
+        raise MarqueeError(
+            f"the archive cannot be written to {str(config.out)!r}: that is a folder",
+            cure=f"name a file: --out {config.out / DEFAULT_ARCHIVE.name}",
+        )
     folder = resolve_model(config, progress)
     target = find_target(config.container) if config.container else None
     packages = package_members(target, WHEEL_CACHE, progress) if target else []

@@ -137,7 +137,8 @@ def _refuse(repository: str, problems: tuple[str, ...], has_only_pickles: bool) 
         return
     cure = None
     if has_only_pickles:
-        cure = f"hf download {repository} --local-dir model; then build from it, which names the conversion"
+        download = f"hf download {repository} --local-dir model"
+        cure = f"{download} && marquee convert model && marquee build --model model"
     raise MarqueeError(
         f"{repository} on the hub cannot be served:" + "".join(f"\n  - {problem}" for problem in problems),
         cure=cure,

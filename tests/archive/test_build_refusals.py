@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, edit_json, marquee
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from pipeline.archive.build import BuildConfig, build
@@ -97,6 +99,27 @@ def test_pickles_are_refused_with_the_command_that_converts_them(model_folder: P
     assert (model_folder / UNET).stat().st_mode & 0o777 == 0o644
 
 
+def test_shards_of_pickles_are_converted_with_their_list(model_folder: Path, tmp_path: Path) -> None:
+    stems = {"unet/diffusion_pytorch_model": "unet/diffusion_pytorch_model"}
+    stems["text_encoder/model"] = "text_encoder/pytorch_model"
+    before = {stem: load_file(model_folder / f"{stem}.safetensors") for stem in stems}
+    for stem, pickled in stems.items():
+        (model_folder / f"{stem}.safetensors").unlink()
+        weight_map = {}
+        for number, part in enumerate((sorted(before[stem])[::2], sorted(before[stem])[1::2]), 1):
+            shard = model_folder / f"{pickled}-{number:05}-of-00002.bin"
+            torch.save({name: before[stem][name] for name in part}, shard)
+            weight_map.update(dict.fromkeys(part, shard.name))
+        listed = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+        (model_folder / f"{pickled}.bin.index.json").write_text(json.dumps(listed))
+    done = marquee("convert", model_folder)
+    assert done.returncode == 0, done.stderr
+    assert str(model_folder / "text_encoder/model.safetensors.index.json") in done.stdout.splitlines()
+    build(BuildConfig(model=str(model_folder), out=tmp_path / "model.mar"), Silent())
+    unet = UNet2DConditionModel.from_pretrained(model_folder / "unet").state_dict()
+    assert all(torch.equal(unet[name], tensor) for name, tensor in before[UNET[:-12]].items())
+
+
 def test_conversion_runs_no_code_of_a_pickle(model_folder: Path, tmp_path: Path) -> None:
     import pickle
 
@@ -140,6 +163,15 @@ def test_settings_of_the_model_folder_are_used_and_a_given_file_wins(
     for config, expected in ((None, b"batchSize: 3  # mine\n"), (tmp_path / "other.yaml", b"batchSize: 5\n")):
         built = build(BuildConfig(str(model_folder), tmp_path / "model.mar", config), Silent())
         assert zipfile.ZipFile(built.path).read("model-config.yaml") == expected
+
+
+def test_a_folder_as_out_is_one_line_before_any_work(tmp_path: Path) -> None:
+    for out in (str(tmp_path), ""):
+        done = marquee("build", "--model", "no such model", "--out", out)
+        assert done.returncode == 1
+        shown = out or "."
+        assert f"error: the archive cannot be written to {shown!r}: that is a folder" in done.stderr
+        assert f"cure: name a file: --out {Path(out) / 'model.mar'}" in done.stderr
 
 
 def test_too_small_a_disk_is_one_line_before_any_work(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def test_a_repository_of_pickles_is_refused_before_they_are_downloaded(hub: Hub,
     done = build_from_hub(hub, tmp_path)
     assert done.returncode == 1
     assert "only unet/diffusion_pytorch_model.bin" in done.stderr
-    assert f"hf download {REPOSITORY}" in done.stderr
+    download = f"hf download {REPOSITORY} --local-dir model"
+    assert f"cure: {download} && marquee convert model && marquee build --model model" in done.stderr
     assert {name for name, _ in hub.downloads} == {"model_index.json"}
 
 
