@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import BinaryIO
 from pipeline.archive.digests import sums_size, sums_text
 from pipeline.archive.layout import SUMS, Member, bytes_member
 from pipeline.archive.replacing import EarlyFlush, replacing
+from pipeline.archive.zip_records import stored_entry
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -48,7 +48,7 @@ def _write(file: BinaryIO, ordered: Sequence[Member], progress: Progress) -> dic
         copier = _Copier(file, workers, EarlyFlush(file, workers), progress)
         for member in ordered:
             if member.path == SUMS:
-                archive.writestr(_entry(member), bytes(member.size))
+                archive.writestr(stored_entry(member.path, member.size), bytes(member.size))
                 continue
             info, digests[member.path] = copier.copy(member)
             # zipfile's own writer takes the CRC in this thread, which makes it a third slower.
@@ -69,7 +69,7 @@ class _Copier:
 
     def copy(self, member: Member) -> tuple[zipfile.ZipInfo, str]:
         """The finished entry of one member and its hex SHA-256; two chunks are in memory at any time."""
-        info = _entry(member)
+        info = stored_entry(member.path, member.size)
         info.header_offset = self.file.tell()
         self.file.write(info.FileHeader())
         check = _Check()
@@ -106,15 +106,6 @@ class _Check:
 
     def add_crc(self, chunk: bytes) -> None:
         self.crc = zlib.crc32(chunk, self.crc)
-
-
-def _entry(member: Member) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(member.path, date_time=(1980, 1, 1, 0, 0, 0))
-    info.CRC = 0  # known when the bytes have gone by
-    info.create_system = 3  # Unix, so that the mode below counts
-    info.external_attr = (stat.S_IFREG | 0o644) << 16
-    info.file_size = info.compress_size = member.size
-    return info
 
 
 def _fill(file: BinaryIO, info: zipfile.ZipInfo, content: bytes) -> None:
