@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +15,7 @@ from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
+    from pipeline.client import Prediction
     from pipeline.serving.demo import Demo
     from pipeline.serving.server import RunningServer
     from pipeline.serving.settings import ServeOptions
@@ -97,9 +100,9 @@ def _end(server: RunningServer, drain_seconds: float) -> None:
 
 def predict(
     prompts: Annotated[list[str], typer.Argument(help="What to draw; each prompt is one picture.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")] = Path(
-        "picture.jpg"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the picture; picture.jpg.")
+    ] = None,
     url: Annotated[str, typer.Option(help="The server.")] = DEFAULT_URL,
     endpoint: Annotated[str | None, typer.Option(help="Ask this Vertex AI endpoint instead.")] = None,
     config: ConfigOption = None,
@@ -118,6 +121,7 @@ def predict(
     from pipeline.client import Client
     from pipeline.deploy.smoke import find_client
 
+    target = output or _default_output(output_format)
     fields = {
         "seed": seed,
         "num_inference_steps": steps,
@@ -126,10 +130,10 @@ def predict(
         "width": width,
         "height": height,
         "scheduler": scheduler,
-        "output_format": _picture_format(output, output_format),
+        "output_format": _picture_format(target, output_format),
         "quality": quality,
     }
-    paths = _output_paths(output, len(prompts))
+    paths = _output_paths(target, len(prompts))
     if endpoint is None:
         with Client(url) as client:
             predictions = client.predict(prompts, _given(fields))
@@ -138,13 +142,20 @@ def predict(
         with connected(asked) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
     for prediction, path in zip(predictions, paths, strict=True):
-        prediction.save(path)
+        _save(prediction, path)
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
         print(f"{path}  {size}, seed {prediction.seed}")
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _default_output(wanted: str | None) -> Path:
+    for suffix, name in FORMATS.items():
+        if name == (wanted or "jpeg"):
+            return Path(f"picture{suffix}")
+    raise MarqueeError(f"--format {wanted}: pictures are jpeg, png or webp")
 
 
 def _picture_format(output: Path, wanted: str | None) -> str | None:
@@ -160,11 +171,40 @@ def _picture_format(output: Path, wanted: str | None) -> str | None:
 
 
 def _output_paths(output: Path, count: int) -> list[Path]:
+    """Where each picture goes: checked, for one that took minutes must not be lost for want of a place."""
+    if output.is_dir():
+        raise MarqueeError(f"-o {output} is a folder", f"name a file in it: -o {output / 'picture.jpg'}")
     if not output.parent.is_dir():
         raise MarqueeError(f"-o {output}: there is no folder {output.parent}", f"mkdir -p {output.parent}")
-    if count == 1:
-        return [output]
-    return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(1, count + 1)]
+    numbers = [""] if count == 1 else [f"-{number}" for number in range(1, count + 1)]
+    paths = [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
+    for path in paths:
+        _check_output(path)
+    return paths
+
+
+def _check_output(path: Path) -> None:
+    try:
+        if path.exists():
+            writable = os.access(path, os.W_OK)
+        else:  # a read-only disk shows only when something is written
+            with tempfile.TemporaryFile(dir=path.parent):
+                writable = True
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if not writable:
+        raise MarqueeError(f"-o {path} is there and may not be overwritten", "name another file")
+
+
+def _save(prediction: Prediction, path: Path) -> None:
+    try:
+        prediction.save(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> MarqueeError:
+    return MarqueeError(f"-o {path} cannot be written: {error.strerror}", "name another place with -o")
 
 
 def demo() -> None:

@@ -101,6 +101,22 @@ def test_predict_writes_one_picture_per_prompt(server: RunningServer, tmp_path: 
     assert re.search(r"drawn-1.png  64x72 png, [\d,]+ bytes, seed 5", done.stdout)
 
 
+def test_a_format_alone_names_the_file(server: RunningServer, tmp_path: Path) -> None:
+    done = marquee(
+        "predict", "a star", "--format", "png", "--steps", "2", "--url", server.url, folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(server: RunningServer, tmp_path: Path) -> None:
+    options = ["--steps", "2", "--url", server.url, "-o", "/dev/full"]
+    done = marquee("predict", "a star", *options, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: -o /dev/full cannot be written: No space left on device\n")
+
+
 def test_predict_shows_every_problem(server: RunningServer, tmp_path: Path) -> None:
     done = marquee("predict", "x", "--steps", "0", "--width", "7", "--url", server.url, folder=tmp_path)
     assert done.returncode == 1
@@ -114,10 +130,15 @@ def test_predict_shows_every_problem(server: RunningServer, tmp_path: Path) -> N
         (["-o", "p.gif"], "-o p.gif: pictures are written as .jpg, .jpeg, .png, .webp"),
         (["-o", "p.png", "--format", "jpeg"], "--format jpeg does not fit -o p.png"),
         (["-o", "nowhere/p.png"], "-o nowhere/p.png: there is no folder nowhere"),
+        (["-o", "."], "-o . is a folder"),
+        (["-o", "/proc/p.png"], "-o /proc/p.png cannot be written: "),
+        (["--format", "gif"], "--format gif: pictures are jpeg, png or webp"),
+        (["--url", "localhost:1"], "'localhost:1' is no server's address"),
         (["--url", "http://127.0.0.1:1"], "no server listens at http://127.0.0.1:1"),
     ],
 )
 def test_predict_refuses_in_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     done = marquee("predict", "x", *arguments, folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {words}\n")
+    assert done.stderr.startswith(f"error: {words}")
+    assert len(done.stderr.splitlines()) <= 2  # what is wrong, and its cure
