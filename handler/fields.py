@@ -12,7 +12,7 @@ from handler.schedulers import find_scheduler
 from handler.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 MAX_SEED = 2**64 - 1
-# From here on a double may stand for a neighbour, too; protobuf's Value turns every JSON number into a double.
+# From here on a double may stand for its neighbour; protobuf's Value makes every JSON number a double.
 MAX_EXACT = 2**53
 
 ALIASES = {

@@ -16,18 +16,19 @@ RESPONSES = ("image", "full")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 SWITCHES = ("auto", True, False)
 
-# The keys TorchServe 0.12 reads at the top level (ModelConfig.java) that marquee can work with.
-TORCHSERVE_KEYS = frozenset(
-    {"minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout"}
-    | {
-        "maxRetryTimeoutInSec",
-        "jobQueueSize",
-        "deviceType",
-        "deviceIds",
-        "useJobTicket",
-        "continuousBatching",
-    }
+COUNTED_KEYS = (
+    "minWorkers",
+    "maxWorkers",
+    "batchSize",
+    "maxBatchDelay",
+    "responseTimeout",
+    "startupTimeout",
+    "maxRetryTimeoutInSec",
+    "jobQueueSize",
 )
+SWITCHED_KEYS = ("useJobTicket", "continuousBatching")
+TORCHSERVE_KEYS = frozenset({*COUNTED_KEYS, *SWITCHED_KEYS, "deviceType", "deviceIds"})
+"""The keys TorchServe 0.12 reads at the top level (ModelConfig.java) that marquee can work with."""
 
 TORCHSERVES = frozenset({"workers", "batch_size", "continuous_batching", "response_timeout"})
 """The Settings that come from TorchServe's own keys."""
@@ -122,6 +123,7 @@ def parse_settings(document: Any) -> Settings:
     """Check a parsed model-config.yaml and make Settings of it; raises SettingsError."""
     top = _mapping(document, "model-config.yaml")
     _refuse_unknown(top, TORCHSERVE_KEYS | {"marquee"}, "model-config.yaml")
+    _check_torchserves(top)
     own = _mapping(top.get("marquee", {}), "marquee")
     _refuse_unknown(own, {spec.name for spec in dataclasses.fields(Settings)} - TORCHSERVES, "marquee")
     settings = Settings(
@@ -137,15 +139,28 @@ def parse_settings(document: Any) -> Settings:
         max_batch=_count(own.get("max_batch", 8), "marquee.max_batch"),
         strict=_choice(own.get("strict", False), (True, False), "marquee.strict"),
         max_step_seconds=_count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
-        workers=_count(top.get("maxWorkers", top.get("minWorkers", 1)), "maxWorkers"),
-        batch_size=_count(top.get("batchSize", 1), "batchSize"),
-        continuous_batching=_choice(
-            top.get("continuousBatching", False), (True, False), "continuousBatching"
-        ),
-        response_timeout=_count(top.get("responseTimeout", 120), "responseTimeout"),
+        workers=top.get("maxWorkers", top.get("minWorkers", 1)),
+        batch_size=top.get("batchSize", 1),
+        continuous_batching=top.get("continuousBatching", False),
+        response_timeout=top.get("responseTimeout", 120),
     )
     _check_defaults(settings)
     return settings
+
+
+def _check_torchserves(top: Mapping[str, Any]) -> None:
+    """TorchServe itself falls back to its defaults where a value is wrong, without a word."""
+    if top.get("maxBatchDelay") == 0:
+        raise SettingsError("maxBatchDelay is 0, which TorchServe reads as 100 ms; the least is 1")
+    for key in top.keys() & set(COUNTED_KEYS):
+        _count(top[key], key)
+    for key in top.keys() & set(SWITCHED_KEYS):
+        _choice(top[key], (True, False), key)
+    if "deviceType" in top:
+        _choice(top["deviceType"], ("cpu", "gpu"), "deviceType")
+    ids = top.get("deviceIds", [])
+    if not isinstance(ids, list) or any(type(one) is not int or one < 0 for one in ids):
+        raise SettingsError(f"deviceIds is {ids!r}; it must be a list of whole numbers, 0 or more")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -222,5 +237,11 @@ def _check_defaults(settings: Settings) -> None:
     if given.width % 8 or given.height % 8:
         raise SettingsError(f"marquee.defaults: {given.width}x{given.height}; both must be multiples of 8")
     _choice(given.scheduler, settings.schedulers, "marquee.defaults.scheduler")
+    most = SCHEDULERS[given.scheduler].max_steps
+    if given.num_inference_steps > most:
+        raise SettingsError(
+            f"marquee.defaults: num_inference_steps is {given.num_inference_steps}; the scheduler"
+            f" {given.scheduler} takes at most {most}"
+        )
     _choice(given.output_format, OUTPUT_FORMATS, "marquee.defaults.output_format")
     _choice(given.response, RESPONSES, "marquee.defaults.response")
