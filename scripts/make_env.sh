@@ -15,7 +15,8 @@ command -v "$python" >/dev/null || fail "there is no '$python'; install Python 3
 "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "$python has no venv; on Debian: apt install python3-venv"
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# An interrupted first run leaves a python without pip: such an environment is made anew.
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 pip() {
     "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"
 }
