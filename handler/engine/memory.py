@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from handler.model import Model
 
+NO_LIMIT = 1 << 62
 HEADROOM = 0.9
 """Share of the free memory that is planned with; the rest is for fragments and kernels' work space."""
 
@@ -68,8 +70,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(free, _cgroup_free_bytes())
+    return min(available_bytes(), cgroup_free_bytes())
 
 
 def used_bytes(device: torch.device) -> int:
@@ -85,9 +86,27 @@ def used_bytes(device: torch.device) -> int:
         return 0
 
 
-def _cgroup_free_bytes(folder: str = "/sys/fs/cgroup") -> int:
+def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """The machine's memory that can be had without swapping, page cache that can be dropped included."""
     try:
-        with open(f"{folder}/memory.max") as limit, open(f"{folder}/memory.current") as used:
-            return int(limit.read()) - int(used.read())
+        return 1024 * _numbers(meminfo)["MemAvailable"]
+    except (OSError, KeyError):  # not Linux
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def cgroup_free_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What the container's limit leaves; memory.current counts page cache, which the kernel gives back."""
+    try:
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+        numbers = _numbers(folder / "memory.stat")
     except (OSError, ValueError):  # no limit is the word "max"
-        return 1 << 62
+        return NO_LIMIT
+    cached = numbers.get("inactive_file", 0) + numbers.get("active_file", 0)
+    return limit - max(0, used - cached)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The first number of each line by the line's first word."""
+    lines = [line.replace(":", " ").split() for line in path.read_text(encoding="ascii").splitlines()]
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from driving import draw, nearly_equal, pixels, reason, submit
@@ -11,7 +12,7 @@ from tiny import make_job
 
 from handler.engine.engine import Engine
 from handler.engine.footprint import measure_footprint, peak_bytes
-from handler.engine.memory import Footprint, MemoryPlan
+from handler.engine.memory import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
 from handler.job import Job
 from handler.model import Model
@@ -102,6 +103,23 @@ def test_the_plan_bounds_admission_over_all_sizes(model: Model) -> None:
     submit(engine, make_job())
     engine.step()
     assert engine.live_count == 2
+
+
+def test_page_cache_counts_as_free_in_a_container(tmp_path: Path) -> None:
+    assert cgroup_free_bytes(tmp_path) == NO_LIMIT
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 600\ninactive_file 400\nactive_file 150\n")
+    assert cgroup_free_bytes(tmp_path) == 1000 - (900 - 550)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cgroup_free_bytes(tmp_path) == NO_LIMIT
+
+
+def test_page_cache_counts_as_free_in_the_machine(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  24 kB\nMemFree:  3 kB\nMemAvailable:   20 kB\nHugePages_Total: 0\n")
+    assert available_bytes(meminfo) == 20 * 1024
+    assert available_bytes(tmp_path / "none") > 0
 
 
 def test_peak_counts_what_lives_together(model: Model) -> None:
