@@ -17,7 +17,7 @@ DEADLINE_SECONDS = 300.0
 
 
 def post(url: str, body: Any) -> httpx.Response:
-    return httpx.post(url, json=body, timeout=DEADLINE_SECONDS)
+    return httpx.post(url, json=body, timeout=DEADLINE_SECONDS, trust_env=False)
 
 
 def post_together(url: str, bodies: Sequence[Any]) -> list[httpx.Response | httpx.TransportError]:
