@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, edit_json, marquee
+from archive_command import ROOT, edit_json, marquee
 from safetensors.torch import load_file, save_file
 
 from pipeline.archive.build import BuildConfig, Built, build

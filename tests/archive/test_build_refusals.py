@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, edit_json, marquee
+from archive_command import ROOT, edit_json, marquee
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
@@ -196,6 +197,8 @@ def test_an_interrupted_build_leaves_the_old_archive_and_nothing_else(
         [sys.executable, "-m", "pipeline", "build", "--model", model_folder, "--out", store / "model.mar"],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
+        # A shell that runs the tests in the background ignores SIGINT, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not _writes_into(process.pid, store) and process.poll() is None and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import marquee
+from archive_command import marquee
 from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 from loopback_hub import COMMIT, REPOSITORY, TAG, Hub, loopback_hub
 from safetensors.torch import save_file

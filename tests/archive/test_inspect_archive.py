@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import marquee
+from archive_command import marquee
 
 from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.digests import sums_text

@@ -87,8 +87,18 @@ def run_program(text: str, cloud: LocalVertex, *arguments: str) -> str:
     return done.stdout
 
 
-def replica_processes() -> list[psutil.Process]:
-    return [process for process in psutil.Process().children(recursive=True) if "java" in process.name()]
+def replica_processes(cloud: LocalVertex) -> list[psutil.Process]:
+    """The Java processes that serve from this cloud's folder; other tests' servers are left out."""
+    return [
+        process for process in psutil.Process().children(recursive=True) if _serves(process, cloud.folder)
+    ]
+
+
+def _serves(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return "java" in process.name() and Path(process.cwd()).is_relative_to(folder.resolve())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def predict(cloud: LocalVertex, endpoint: str, *instances: Any) -> list[Any]:
@@ -104,7 +114,7 @@ def test_the_four_steps_then_a_restart_then_everything_gone(cloud: LocalVertex, 
     endpoint = printed.partition("endpoint: ")[2].strip()
     with Image.open(picture) as image:
         assert image.format == "JPEG"
-    assert len(replica_processes()) == 1
+    assert len(replica_processes(cloud)) == 1
 
     wrong = {"prompt": 3, "stepz": 1}
     with pytest.raises(exceptions.BadRequest, match="invalid_request") as refusal:
@@ -113,13 +123,13 @@ def test_the_four_steps_then_a_restart_then_everything_gone(cloud: LocalVertex, 
     assert sorted(problem["field"] for problem in problems) == ["prompt", "stepz"]
 
     cloud.stop()
-    assert replica_processes() == []
+    assert replica_processes(cloud) == []
     cloud.start()
     [again] = predict(cloud, endpoint, {"prompt": "a red circle on a blue background", "seed": "7"})
     assert base64.b64decode(again) == picture.read_bytes()
 
     run_program(TEARDOWN, cloud)
-    assert replica_processes() == []
+    assert replica_processes(cloud) == []
     assert not any((cloud.folder / "vertex" / "deployed").iterdir())
 
 
@@ -136,7 +146,7 @@ def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_wor
     log = failure.value.message.partition("logs can be found at ")[2].partition(" Last lines")[0].rstrip(".")
     assert "ModuleNotFoundError" in Path(log).read_text()
     assert list(clients.endpoints.get_endpoint(name=endpoint).deployed_models) == []
-    assert replica_processes() == []
+    assert replica_processes(cloud) == []
     clients.close[0].close()
 
 
