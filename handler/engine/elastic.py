@@ -1,10 +1,21 @@
-"""Batched calls that survive a CUDA out-of-memory error: the batch is halved, then and from then on."""
+"""Batched calls that survive errors.
+
+Short of CUDA memory the batch is halved, then and from then on; after any other error its items are tried one
+by one, so that only the culprit fails.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Hashable, Sequence
 from typing import Callable, TypeVar
+
+from handler.job import Failure
+
+logger = logging.getLogger(__name__)
+
+BROKEN = Failure(500, "internal", "The server failed on this picture; its log says why.")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,13 +35,17 @@ class Elastic:
         items: Sequence[Item],
         call: Callable[[Sequence[Item]], Sequence[Result]],
         most: int = sys.maxsize,
-    ) -> list[Result | None]:
-        """One result per item, in order; None for an item that does not fit alone. ``most`` bounds a call."""
+    ) -> list[Result | Failure | None]:
+        """One result per item, in order; ``most`` bounds a call.
+
+        None for an item that does not fit alone, BROKEN for one that fails alone with a RuntimeError.
+        """
         import torch
 
-        results: list[Result | None] = []
+        results: list[Result | Failure | None] = []
+        singly = 0
         while len(results) < len(items):
-            limit = min(most, self._limits.get(key, most))
+            limit = 1 if len(results) < singly else min(most, self._limits.get(key, most))
             batch = items[len(results) : len(results) + limit]
             try:
                 results += call(batch)
@@ -38,6 +53,13 @@ class Elastic:
             except torch.cuda.OutOfMemoryError:
                 # Nothing of the failed call may stay alive while memory is given back, so this goes on below.
                 self.shortages += 1
+            except RuntimeError:
+                logger.exception("a call of %d failed", len(batch))
+                if len(batch) == 1:
+                    results.append(BROKEN)
+                else:
+                    singly = len(results) + len(batch)
+                continue
             torch.cuda.empty_cache()
             if len(batch) == 1:
                 results.append(None)

@@ -144,8 +144,8 @@ class Engine:
             return
         encode = partial(self._encode, alone=not self._live and len(newcomers) == 1)
         for newcomer, prompts in zip(newcomers, self._elastic.run("text", newcomers, encode)):
-            if prompts is None:
-                self._finish(newcomer.ticket, NO_MEMORY)
+            if prompts is None or isinstance(prompts, Failure):
+                self._finish(newcomer.ticket, prompts or NO_MEMORY)
             else:
                 self._join(newcomer, prompts, now)
 
@@ -185,8 +185,15 @@ class Engine:
         sampler = self._samplers.of(images[0].size)
         predict = partial(self._predict, sampler)
         predictions = self._elastic.run(("unet", images[0].size), images, predict)
-        stepped = [(image, row) for image, row in zip(images, predictions) if row is not None]
-        self._stall([image for image, row in zip(images, predictions) if row is None])
+        stepped: list[tuple[LiveImage, torch.Tensor]] = []
+        for image, row in zip(images, predictions):
+            if row is None:
+                self._stall(image)
+            elif isinstance(row, Failure):
+                self._leave(image)
+                self._finish(image.ticket, row)
+            else:
+                stepped.append((image, row))
         if stepped:
             self._advance(sampler, [image for image, _ in stepped], [row for _, row in stepped])
 
@@ -210,13 +217,12 @@ class Engine:
                     image.ticket, Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
                 )
 
-    def _stall(self, images: Sequence[LiveImage]) -> None:
-        """Images that memory has no room for now keep their latents and try again at the next step."""
-        for image in images:
-            image.stalls += 1
-            if image.stalls > MOST_STALLS:
-                self._leave(image)
-                self._finish(image.ticket, NO_MEMORY)
+    def _stall(self, image: LiveImage) -> None:
+        """An image that memory has no room for now keeps its latent and tries again at the next step."""
+        image.stalls += 1
+        if image.stalls > MOST_STALLS:
+            self._leave(image)
+            self._finish(image.ticket, NO_MEMORY)
 
     # Postprocess
 

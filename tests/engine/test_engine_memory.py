@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from driving import draw, nearly_equal, pixels, reason, submit
 from tiny import make_job
@@ -73,6 +75,25 @@ def test_an_image_that_never_fits_fails_alone(model: Model, plan: MemoryPlan, or
     hook.remove()
     assert reason(outcomes[0]) == "out_of_memory"
     assert nearly_equal(pixels(outcomes[1]), wanted)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_an_image_that_breaks_a_call_fails_alone(model: Model, plan: MemoryPlan, part: str) -> None:
+    jobs = [make_job(f"{part} {number}", seed=number, guidance_scale=1.0) for number in range(4)]
+    wanted = draw(Engine(model, EngineOptions(), plan), jobs)
+    calls = itertools.count(1)
+
+    def check(*_: object) -> None:
+        if next(calls) in (1, 3):  # all together, then the second alone
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (injected)")
+
+    module = model.vae.decoder if part == "vae" else getattr(model, part)
+    hook = module.register_forward_pre_hook(check)
+    outcomes = draw(Engine(model, EngineOptions(), plan), jobs)
+    hook.remove()
+    assert reason(outcomes[1]) == "internal"
+    for index in (0, 2, 3):
+        assert nearly_equal(pixels(outcomes[index]), pixels(wanted[index]))
 
 
 def test_decoding_without_memory_is_sliced(model: Model, plan: MemoryPlan) -> None:
