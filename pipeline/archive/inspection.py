@@ -13,7 +13,6 @@ from typing import Any
 from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
 from pipeline.archive.handler_source import read_version
 from pipeline.archive.layout import (
-    COMPILED_UNET,
     CONFIG_FILE,
     COPY_BYTES,
     HANDLER_FILE,
@@ -22,6 +21,7 @@ from pipeline.archive.layout import (
     MODEL_FOLDER,
     SUMS,
 )
+from pipeline.archive.pickles import content_problem
 from pipeline.archive.zip_structure import printable, structure_problems
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
@@ -29,9 +29,6 @@ from pipeline.progress import Progress
 MAX_TEXT_BYTES = 8 << 20
 MAX_YAML_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
 NEEDED = (MANIFEST, SUMS, HANDLER_FILE, CONFIG_FILE, f"{MODEL_FOLDER}/model_index.json")
-PICKLE_PROTOCOLS = range(2, 6)
-ZIP_MAGIC = b"PK\x03\x04"  # what torch.save writes
-SAFETENSORS_BRACE = 8  # where a safetensors header's "{" stands
 
 
 @dataclass(frozen=True)
@@ -115,25 +112,14 @@ def _read_member(
     try:
         with archive.open(member) as content:
             while chunk := content.read(COPY_BYTES):
-                first = first or chunk[:16]
+                first = first or chunk
                 sha256.update(chunk)
                 progress.advance(len(chunk))
     except zipfile.BadZipFile:  # the CRC; the sums say so too, unless the file is not listed there
         problems.append(f"{printable(member.filename)} is damaged: its CRC does not match")
-    if _is_pickle(member.filename, first):
-        problems.append(
-            f"{printable(member.filename)} is a pickle by its content, which can run any code when loaded"
-        )
+    if problem := content_problem(member.filename, member.file_size, first):
+        problems.append(f"{printable(member.filename)} {problem}")
     return sha256.hexdigest(), problems
-
-
-def _is_pickle(name: str, first: bytes) -> bool:
-    if name.endswith(".safetensors"):  # whose length field may look like a pickle's first bytes
-        return first[SAFETENSORS_BRACE : SAFETENSORS_BRACE + 1] != b"{"
-    if name == COMPILED_UNET:  # AOTInductor's zip of compiled code: no pickle inside
-        return False
-    is_plain = first[:1] == b"\x80" and len(first) > 1 and first[1] in PICKLE_PROTOCOLS
-    return is_plain or first.startswith(ZIP_MAGIC)
 
 
 def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:

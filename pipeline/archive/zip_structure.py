@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from pipeline.archive.layout import PICKLE_SUFFIXES, SUMS
+from pipeline.archive.layout import SUMS
+from pipeline.archive.pickles import name_problem
 from pipeline.archive.zip_records import (
     LOCAL_FIELDS,
     as_marquee_writes,
@@ -61,8 +62,8 @@ def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
         yield f"{shown} is compressed; marquee stores its files as they are"
     elif member.compress_size != member.file_size:
         yield f"{shown} claims {member.file_size} bytes where {member.compress_size} are stored"
-    if name.lower().endswith(PICKLE_SUFFIXES):
-        yield f"{shown} is a pickle by its name, which can run any code when loaded"
+    if problem := name_problem(name):
+        yield f"{shown} {printable(problem)}"
 
 
 def _record_problems(

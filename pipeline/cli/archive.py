@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -101,7 +101,15 @@ def _print_json(found: Inspection) -> None:
     import json
 
     document = dataclasses.asdict(found) | {"path": str(found.path), "ok": not found.problems}
+    document["settings"] = _with_text_keys(document["settings"])
     print(json.dumps(document, indent=2, default=str))
+
+
+def _with_text_keys(value: Any) -> Any:
+    """The same without keys that JSON has not: YAML's may be dates."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(inner) for key, inner in value.items()}
+    return [_with_text_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _print_text(found: Inspection) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -152,6 +154,11 @@ def test_a_symlink_is_named(archive: Path, tmp_path: Path) -> None:
         ("model/unet/notes.txt", b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94."),
         ("model/unet/notes.json", b"PK\x03\x04 a torch.save file"),
         (UNET, b"\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01u."),
+        ("model/unet/notes.txt", pickle.dumps({"a": print}, protocol=0)),
+        ("packages/x/notes.yaml", pickle.dumps({"a": print}, protocol=1) + b"\n"),
+        ("packages/x/weights.joblib", b"anything"),
+        ("handler/array.npy", b"anything"),
+        ("compiled/other.pt2", b"anything"),
     ],
 )
 def test_pickle_is_found_by_name_and_by_content(
@@ -161,6 +168,33 @@ def test_pickle_is_found_by_name_and_by_content(
     found = problems(path)
     assert f"{name} is a pickle" in found
     assert len(found.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("handler/notes.json", gzip.compress(b"x"), "is gzip by its content"),
+        ("packages/x/METADATA", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}", "is a NumPy array by its content"),
+        ("model/unet/weights.dat", b"x", "is no file of a model by its name (.dat"),
+        ("model/unet/weights", b"x", "is no file of a model by its name (no suffix"),
+    ],
+)
+def test_what_may_hide_a_pickle_is_named(
+    archive: Path, tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
+    path = write(tmp_path / "model.mar", read(archive) | {name: data}, fix_sums=True)
+    assert f"{name} {reason}" in problems(path)
+
+
+def test_json_shows_settings_with_dates_as_keys(archive: Path, tmp_path: Path) -> None:
+    settings = {"model-config.yaml": b"{2026-11-21: {2026-11-22: 1}, x: [{2026-11-23: 2026-11-24}]}"}
+    done = marquee(
+        "inspect", write(tmp_path / "model.mar", read(archive) | settings, fix_sums=True), "--json"
+    )
+    assert json.loads(done.stdout)["settings"] == {
+        "2026-11-21": {"2026-11-22": 1},
+        "x": [{"2026-11-23": "2026-11-24"}],
+    }
 
 
 def test_a_safetensors_header_that_looks_like_a_pickle_passes(archive: Path, tmp_path: Path) -> None:
@@ -198,10 +232,10 @@ def test_hostile_yaml_is_refused(archive: Path, tmp_path: Path, text: bytes, rea
 
 
 def test_names_cannot_write_to_the_terminal(archive: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "model.mar", read(archive) | {"model/\x1b[2Jx": b"x"})
+    path = write(tmp_path / "model.mar", read(archive) | {"model/\x1b[2Jx.txt": b"x"})
     done = marquee("inspect", path)
     assert done.returncode == 1
-    assert "\\x1b[2Jx is not listed" in done.stderr
+    assert "\\x1b[2Jx.txt is not listed" in done.stderr
     assert "\x1b[2J" not in done.stdout + done.stderr
 
 
