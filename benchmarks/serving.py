@@ -110,8 +110,11 @@ def _against_package(
         found.remarks.append(f"{package} does not install here, so it is not measured")
         return
     side = make_side(python, model)
-    with side.start() as url:
-        _all_three(ours, url, side.name, our_rate, (1.0, 1.0, 1.0), effort, found, tell)
+    try:
+        with side.start() as url:
+            _all_three(ours, url, side.name, our_rate, (1.0, 1.0, 1.0), effort, found, tell)
+    except sides.NoPicture as error:
+        found.remarks.append(f"{side.name} is not measured: {error}")
 
 
 def _all_three(

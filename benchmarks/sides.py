@@ -127,19 +127,23 @@ def peer_process(command: list[str], model: Path, port: int, threads: int) -> It
 
 
 def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
-    """Return when ``url`` has drawn one picture; RuntimeError when it ends or is too slow."""
+    """Return when ``url`` has drawn one picture; NoPicture when it ends or is too slow."""
     ask = {"prompt": "a red circle", "num_inference_steps": 2, "guidance_scale": 1.5, "seed": 1}
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server behind {url} ended with {process.returncode}")
+            raise NoPicture(f"the server behind {url} ended with {process.returncode}")
         try:
             if httpx.post(url, json={"instances": [ask]}, timeout=60).status_code == 200:
                 return
         except httpx.HTTPError:
             pass
         time.sleep(0.5)
-    raise RuntimeError(f"no picture from {url} within {seconds:.0f} s")
+    raise NoPicture(f"no picture from {url} within {seconds:.0f} s")
+
+
+class NoPicture(RuntimeError):
+    """A peer's server ended, or drew nothing in time."""
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ class Pictures(litserve.LitAPI):
         return draw(self.pipe, asks)
 
     def unbatch(self, output):
-        return iter(output)
+        return output
 
     def encode_response(self, output):
         return {"predictions": [output]}
