@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.archive.build import BuildConfig, build
+from pipeline.client import Client
 from pipeline.progress import Silent
+from pipeline.serving.settings import ServeOptions
+from pipeline.serving.torchserve import serve
 
 
 def official_archive(unpacked: Path, work: Path, archive_format: str) -> Path:
@@ -63,3 +66,18 @@ def test_inspect_says_that_an_official_archive_cannot_be_verified(
     (tmp_path / "official").mkdir()
     path = official_archive(tmp_path / "unpacked", tmp_path / "official", "zip-store")
     assert inspect_archive(path, Silent()).problems == ("MAR-INF/SHA256SUMS is missing",)
+
+
+@pytest.mark.torchserve
+def test_both_archives_serve_the_same_picture(model_mar: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(model_mar) as ours:
+        ours.extractall(tmp_path / "unpacked")
+    (tmp_path / "official").mkdir()
+    official = official_archive(tmp_path / "unpacked", tmp_path / "official", "zip-store")
+    asked = {"prompt": "a red circle", "num_inference_steps": 2, "output_format": "png"}
+    drawn = []
+    for archive in (model_mar, official):
+        with serve(archive, ServeOptions(threads=1)) as server, Client(server.url) as client:
+            drawn.append([client.predict([{**asked, "seed": seed}])[0].data for seed in (5, 6)])
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[0][1]  # the comparison can tell pictures apart
