@@ -6,7 +6,6 @@ A painter reads the archive it was given and draws in milliseconds, so that a wh
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import os
@@ -25,7 +24,9 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from pipeline.archive.digests import parse_sums, sums_text, weights_digest
+from pipeline.archive.digests import parse_sums, weights_digest
+from pipeline.archive.layout import bytes_member
+from pipeline.archive.writer import write_archive as write_mar
 from pipeline.cloud.accounts import AccountsServer
 from pipeline.cloud.certificates import ensure_certificate
 from pipeline.cloud.clock import Clock
@@ -36,6 +37,7 @@ from pipeline.cloud.storage.server import StorageServer
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.cloud.vertex.server import start_vertex
 from pipeline.cloud.vertex.torchserve_container import start_torchserve
+from pipeline.progress import Silent
 
 SETTINGS = {
     "defaults": {"width": 64, "height": 64, "num_inference_steps": 20, "output_format": "png"},
@@ -60,10 +62,7 @@ def write_archive(
         "MAR-INF/MANIFEST.json": json.dumps({"model": {"modelName": "model"}}).encode(),
         **(extra or {}),
     }
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
-    with zipfile.ZipFile(path, "w") as mar:
-        for name, content in {**members, "MAR-INF/SHA256SUMS": sums_text(digests)}.items():
-            mar.writestr(zipfile.ZipInfo(name), content)
+    write_mar(path, [bytes_member(name, content) for name, content in members.items()], Silent())
     return path
 
 
