@@ -138,7 +138,7 @@ class ThreadDecoding:
             return decode_timed(self._decoder, latents)
         except (
             RuntimeError
-        ) as error:  # the engine's thread raises it again: a broken device is not one job's failure
+        ) as error:  # what trying one by one did not cure; the engine's thread raises it again
             return error
 
 
