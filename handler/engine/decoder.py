@@ -136,9 +136,8 @@ class ThreadDecoding:
     def _attempt(self, latents: list[Undecoded]) -> list[Decoded] | BaseException:
         try:
             return decode_timed(self._decoder, latents)
-        except (
-            RuntimeError
-        ) as error:  # what trying one by one did not cure; the engine's thread raises it again
+        # What trying one by one did not cure: the engine's thread raises it again.
+        except RuntimeError as error:
             return error
 
 
