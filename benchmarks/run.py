@@ -73,7 +73,7 @@ def _archive() -> Ratio:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="under five minutes: one short round, no mid part"
+        "--quick", action="store_true", help="about ten minutes: one short round, no mid part"
     )
     parser.add_argument("--gpu", action="store_true", help="SD 1.5 at 512x512 on this machine's GPU")
     parser.add_argument(
