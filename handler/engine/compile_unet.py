@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handler.engine.compiled import FOLDER, KEY, PACKAGE, compile_key
+from handler.engine.compiled import FOLDER, KEY, LIBRARY, PACKAGE, compile_key
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ def main() -> None:
 
 
 def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
-    """Write the package for 1 to ``rows`` rows of one latent size, then its key; the key comes last."""
+    """Write the code for 1 to ``rows`` rows of one latent size, then its key; the key comes last."""
     import torch
 
     class Predict(torch.nn.Module):
@@ -54,7 +56,8 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1, max=shapes["rows"])
     # Freezing folds and pre-packs the weights: on a CPU without it compiling gains a tenth, with it a third.
-    options = {"freezing": model.device.type == "cpu"}
+    # One thread per call there, because several calls run beside each other (handler.engine.native).
+    options = {"freezing": True, "cpp.threads": 1} if model.device.type == "cpu" else {}
     with torch.no_grad():
         program = torch.export.export(
             Predict(), _example(model, shapes), dynamic_shapes=({0: rows}, {0: rows}, {0: rows})
@@ -62,8 +65,19 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
         torch._inductor.aoti_compile_and_package(
             program, package_path=str(target / PACKAGE), inductor_configs=options
         )
+    if model.device.type == "cpu":
+        _unpack_library(target)
     key = {**compile_key(model), "shapes": shapes}
     (target / KEY).write_text(json.dumps(key, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _unpack_library(folder: Path) -> None:
+    """Leaves the package's shared library in its place."""
+    with zipfile.ZipFile(folder / PACKAGE) as package:
+        (name,) = (name for name in package.namelist() if name.endswith(".wrapper.so"))
+        with package.open(name) as source, (folder / LIBRARY).open("wb") as library:
+            shutil.copyfileobj(source, library)
+    (folder / PACKAGE).unlink()
 
 
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:

@@ -1,7 +1,8 @@
 """A UNet compiled ahead of time that travels in the archive, so that a cold start does not pay for it.
 
-``compiled/unet.pt2`` is an AOTInductor package with the weights folded in, ``compiled/key.json`` says what it
-was made for. Anything that does not match means the plain UNet and one line in the log.
+It is AOTInductor's, with the weights folded in: a shared library on a CPU (``compiled/unet.so``), a package on
+a GPU (``compiled/unet.pt2``). ``compiled/key.json`` says what it was made for. Anything that does not match
+means the plain UNet and one line in the log.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handler.engine.lanes import Lanes
+from handler.engine.native import NativeCode
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FOLDER = "compiled"
+LIBRARY = "unet.so"
 PACKAGE = "unet.pt2"
 KEY = "key.json"
 
@@ -49,9 +54,15 @@ def _processor(device: torch.device) -> str:
 
 
 class CompiledUNet:
-    """Called like the UNet it stands for; shapes it was not compiled for go to that one."""
+    """Called like the UNet it stands for; shapes it was not compiled for go to that one.
 
-    def __init__(self, unet: Any, compiled: Any, shapes: Mapping[str, int]) -> None:
+    With ``lanes`` the rows of a call are split over them.
+    """
+
+    def __init__(
+        self, unet: Any, compiled: Any, shapes: Mapping[str, int], lanes: Lanes | None = None
+    ) -> None:
+        self.lanes = lanes
         self._unet = unet
         self._compiled = compiled
         self._rows = shapes["rows"]
@@ -75,7 +86,7 @@ class CompiledUNet:
         if timestep_cond is None and len(sample) <= self._rows and sample.shape[2:] == self._size:
             sample = sample.contiguous(memory_format=torch.channels_last)
             times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
-            return (self._compiled(sample, times.contiguous(), encoder_hidden_states.contiguous()),)
+            return (self._predict(sample, times.contiguous(), encoder_hidden_states.contiguous()),)
         return self._unet(
             sample,
             timestep,
@@ -84,11 +95,17 @@ class CompiledUNet:
             return_dict=False,
         )
 
+    def _predict(self, *rows: torch.Tensor) -> Any:
+        import torch
+
+        if self.lanes is None:
+            return self._compiled(*rows)
+        parts = list(zip(*map(self.lanes.split, rows)))
+        return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
+
 
 def with_compiled_unet(model: Model, root: Path) -> Model:
     """The model with the archive's compiled UNet where there is one for this machine, else as it is."""
-    import torch
-
     path = root / FOLDER / KEY
     if not path.is_file():
         return model
@@ -103,8 +120,18 @@ def with_compiled_unet(model: Model, root: Path) -> Model:
         logger.warning("the compiled UNet is not for this machine (%s): running eager", "; ".join(differing))
         return model
     try:
-        compiled = torch._inductor.aoti_load_package(str(root / FOLDER / PACKAGE))
+        unet = _load(root / FOLDER, model, shapes)
     except (OSError, RuntimeError) as error:
         logger.warning("the compiled UNet cannot be loaded (%s): running eager", error)
         return model
-    return replace(model, unet=CompiledUNet(model.unet, compiled, shapes))
+    return replace(model, unet=unet)
+
+
+def _load(folder: Path, model: Model, shapes: Mapping[str, int]) -> CompiledUNet:
+    import torch
+
+    if model.device.type == "cuda":
+        return CompiledUNet(model.unet, torch._inductor.aoti_load_package(str(folder / PACKAGE)), shapes)
+    cores = torch.get_num_threads()
+    code = NativeCode(folder / LIBRARY, callers=cores)
+    return CompiledUNet(model.unet, code, shapes, Lanes(cores))

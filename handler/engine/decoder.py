@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from handler.engine.elastic import Elastic
+from handler.engine.lanes import Lanes
 from handler.engine.ticket import Size, Ticket
 from handler.job import Failure
 
@@ -43,13 +44,14 @@ class Decoded:
 
 
 class PictureDecoder:
-    """Decodes as StableDiffusionPipeline does, at most ``slice_of(size)`` pictures a call."""
+    """Decodes as StableDiffusionPipeline does, at most ``slice_of(size)`` pictures at once."""
 
-    def __init__(self, model: Model, slice_of: Callable[[Size], int]) -> None:
+    def __init__(self, model: Model, slice_of: Callable[[Size], int], lanes: Lanes | None = None) -> None:
         from diffusers.image_processor import VaeImageProcessor
 
         self._model = model
         self._slice_of = slice_of
+        self._lanes = lanes
         self._elastic = Elastic()
         self._processor = VaeImageProcessor()
 
@@ -64,6 +66,12 @@ class PictureDecoder:
         return [results[latent.ticket] for latent in latents]
 
     def _decode(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
+        if self._lanes is None:
+            return self._decode_rows(latents)
+        parts = self._lanes.map(self._decode_rows, self._lanes.split(latents))
+        return [image for part in parts for image in part]
+
+    def _decode_rows(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
         import torch
 
         rows = torch.cat([latent.latent for latent in latents])

@@ -278,7 +278,7 @@ class Engine:
         return size.height * size.width * self._factor**2
 
     def _start_decoding(self) -> Decoding:
-        decoder = PictureDecoder(self._model, self._decode_slice)
+        decoder = PictureDecoder(self._model, self._decode_slice, getattr(self._model.unet, "lanes", None))
         if self.options.decode_thread:
             return ThreadDecoding(decoder, self._model.device)
         return InlineDecoding(decoder)
