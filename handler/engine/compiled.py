@@ -1,8 +1,8 @@
 """A UNet compiled ahead of time that travels in the archive, so that a cold start does not pay for it.
 
-It is AOTInductor's, with the weights folded in: a shared library on a CPU (``compiled/unet.so``), a package on
-a GPU (``compiled/unet.pt2``). ``compiled/key.json`` says what it was made for. Anything that does not match
-means the plain UNet and one line in the log.
+It is AOTInductor's, with the weights folded in: a shared library on a CPU (``compiled/unet.so``), a package
+on a GPU (``compiled/unet.pt2``). ``compiled/key.json`` says what it was made for. Anything that does not
+match means the plain UNet and one line in the log.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class CompiledUNet:
 
         if self.lanes is None:
             return self._compiled(*rows)
-        parts = list(zip(*map(self.lanes.split, rows)))
+        count = min(self.lanes.count, len(rows[0]))
+        parts = list(zip(*(tensor.tensor_split(count) for tensor in rows)))
         return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Callable, TypeVar
-
-if TYPE_CHECKING:
-    import torch
+from typing import Callable, TypeVar
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")

@@ -48,8 +48,8 @@ def _environment(
         "LOG_LOCATION": str(folder / "logs"),
         "METRICS_LOCATION": str(folder / "logs"),
         "OMP_NUM_THREADS": str(threads),
-        # Threads that spin for long slow a second process on the same cores twenty-fold, and threads that sleep
-        # at once make a lone worker on a virtual machine three times slower (both measured).
+        # Long spinning slows a second process on the same cores twenty-fold; sleeping at once makes a
+        # lone worker on a virtual machine three times slower (both measured).
         "GOMP_SPINCOUNT": "10000",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
