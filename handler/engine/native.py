@@ -29,9 +29,9 @@ class NativeCode:
         create = code.AOTInductorModelContainerCreateWithDevice
         create.argtypes = [POINTERS, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
         self._run = code.AOTInductorModelContainerRun
-        self._run.argtypes = (
-            [POINTER, POINTERS, ctypes.c_size_t] + [POINTERS, ctypes.c_size_t] + [POINTER] * 2
-        )
+        size = ctypes.c_size_t
+        arguments: list[Any] = [POINTER, POINTERS, size, POINTERS, size, POINTER, POINTER]
+        self._run.argtypes = arguments
         self._container = POINTER()
         if create(ctypes.byref(self._container), callers, b"cpu", None):
             raise RuntimeError(f"{library.name} does not start")
