@@ -15,7 +15,9 @@ from benchmarks.served import Effort
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "model_artifacts" / "shapes"
-FULL, QUICK = Effort(rounds=3, requests=96, seconds=12.0), Effort(rounds=1, requests=32, seconds=4.0)
+PEERS = Effort(rounds=2, requests=64, seconds=16.0)
+FULL = Effort(rounds=3, requests=96, seconds=24.0, peers=PEERS)
+QUICK = Effort(rounds=1, requests=48, seconds=10.0)
 
 
 def main() -> None:
@@ -24,9 +26,11 @@ def main() -> None:
     folder = ROOT / "out" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     effort = QUICK if options.quick else FULL
+    page = folder / "quick.md" if options.quick or options.only else ROOT / "docs" / "benchmarks.md"
     ratios, remarks, plots = list[Ratio](), list[str](), list[Path]()
     if options.only in (None, "served"):
-        found, plots = serving.compare(EMBEDDED, folder, effort, _tell)
+        found = serving.compare(EMBEDDED, folder, effort, _tell)
+        plots = serving.draw_plots(found, page.with_suffix(""))
         ratios += found.ratios
         remarks += found.remarks
         strict, remark = core.strict_mode(EMBEDDED, EMBEDDED.parent, effort.rounds)
@@ -38,9 +42,8 @@ def main() -> None:
         ratios.append(_archive())
     if not options.gpu:
         remarks.append(
-            "H100/H200 column: not measured, no GPU machine was lent; `make bench GPU=1` measures it"
+            "H100/H200 column: not measured, no GPU machine was lent; `make bench ARGS=--gpu` measures it"
         )
-    page = folder / "quick.md" if options.quick or options.only else ROOT / "docs" / "benchmarks.md"
     report.write(ratios, remarks, plots, page)
     print(report.table(ratios), *remarks, f"written: {page}", sep="\n")
 
@@ -51,7 +54,7 @@ def _real_shapes(scale: core.Scale, folder: Path, rounds: int) -> list[Ratio]:
     engine, model, settings = core.load_engine(built)
     ratios = list[Ratio]()
     for ratio in (
-        lambda: core.single_image(scale, built, engine, settings, rounds),
+        lambda: core.single_image(scale, built, engine, model, settings, rounds),
         lambda: core.useful_share(scale, engine, model, settings, rounds),
         lambda: core.through_torchserve(scale, built, engine, settings, min(rounds, 2)),
         lambda: core.cold_start(scale, built, rounds),

@@ -20,6 +20,13 @@ PACKAGES: dict[str, Callable[[Path, Path], sides.Side]] = {
 }
 Tell = Callable[[str], None]
 
+TUNED = (
+    "tuning: every side gets GOMP_SPINCOUNT=10000 and the faster of one and two threads, the tutorial's"
+    " handler of 1 worker x 2 threads and 2 x 1. OMP_WAIT_POLICY=PASSIVE is slower on virtual cores: waking a thread"
+    " there costs more than a small operation (one eager UNet call of 32 rows: 164 ms against 57)."
+)
+TUNING_REQUESTS = 32
+
 
 @dataclass
 class Findings:
@@ -29,25 +36,39 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     latency: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     throughput: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    joins: list[load.Answer] = field(default_factory=list)
 
 
-def compare(model: Path, folder: Path, effort: Effort, tell: Tell) -> tuple[Findings, list[Path]]:
+def compare(model: Path, folder: Path, effort: Effort, tell: Tell) -> Findings:
     """Serve ``model`` by marquee and, one after the other, by each peer, and measure both in turns."""
-    found = Findings()
+    found = Findings(remarks=[TUNED])
     with our_server(model, folder) as ours:
         our_rate = served.mixed_saturation(ours, effort.requests)
         _against_tutorial(ours, model, folder, effort, found, tell)
         _against_batching(ours, our_rate, model, folder, effort, found, tell)
-        for package, side in PACKAGES.items():
-            _against_package(ours, our_rate, package, side, (model, folder), effort, found, tell)
+        if effort.peers is not None:
+            for package, side in PACKAGES.items():
+                _against_package(ours, our_rate, package, side, (model, folder), effort.peers, found, tell)
         tell("5 % poison")
         guard, failed = served.poison_guard(ours, effort, our_rate)
         found.ratios.append(guard)
         found.remarks.append(f"innocent requests that failed beside the poisoned ones: {failed}")
-        found.latency["marquee"] = _latencies(ours, our_rate, effort)
-        found.throughput["marquee"] = _throughputs(ours, effort)
-        joins = load.run_open(ours, traffic.mixed(), 0.8 * our_rate, min(effort.seconds, 6.0))
-    return found, _draw(found, joins)
+        if effort.peers is not None:
+            found.latency["marquee"] = _latencies(ours, our_rate, effort)
+            found.throughput["marquee"] = _throughputs(ours, effort)
+            found.joins = load.run_open(ours, traffic.mixed(), 0.8 * our_rate, min(effort.seconds, 6.0))
+    return found
+
+
+def draw_plots(found: Findings, folder: Path) -> list[Path]:
+    """The three plots, where there is anything to show."""
+    if not found.joins:
+        return []
+    pictures = [folder / f"{name}.png" for name in ("latency", "throughput", "timeline")]
+    plots.latency_against_load(found.latency, pictures[0])
+    plots.throughput_against_batch(found.throughput, pictures[1])
+    plots.timeline(found.joins, pictures[2])
+    return pictures
 
 
 @contextmanager
@@ -70,28 +91,32 @@ def our_server(model: Path, folder: Path) -> Iterator[str]:
 def _against_tutorial(
     ours: str, model: Path, folder: Path, effort: Effort, found: Findings, tell: Tell
 ) -> None:
-    best: tuple[float, int, int] = (0.0, 1, 2)
-    for workers, threads in ((1, 2), (2, 1)):
-        mar = sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
+    archives = {
+        (workers, threads): sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
+        for workers, threads in ((1, 2), (2, 1))
+    }
+    rates: dict[tuple[int, int], float] = {}
+    for (workers, threads), mar in archives.items():
+        name = f"tutorial handler, {workers} x {threads}"
         with sides.torchserve(mar, threads) as url:
-            answers = load.run_closed(url, traffic.equal(served.STEPS), served.CLIENTS, effort.requests // 2)
-            best = max(best, (load.throughput(answers), workers, threads))
-            tell(f"tutorial, {workers} worker(s) x {threads} thread(s): {load.throughput(answers):.2f}/s")
-    _, workers, threads = best
-    mar = sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
-    name = f"tutorial handler, {workers} x {threads}"
-    with sides.torchserve(mar, threads) as url:
+            rates[workers, threads] = _tuning_rate(url, name, tell)
+    workers, threads = max(rates, key=lambda shape: rates[shape])
+    with sides.torchserve(archives[workers, threads], threads) as url:
+        name = f"tutorial handler, {workers} x {threads}"
         _add(found, served.saturated(ours, url, name, effort, 4.0), tell)
-        found.latency["tutorial handler"] = _latencies(url, best[0], effort)
+        if effort.peers is not None:
+            found.latency["tutorial handler"] = _latencies(url, rates[workers, threads] / 1.5, effort)
 
 
 def _against_batching(
     ours: str, our_rate: float, model: Path, folder: Path, effort: Effort, found: Findings, tell: Tell
 ) -> None:
     mar = sides.pack_peer("batching_handler", model, folder, 1, batch=sides.BATCH)
-    with sides.torchserve(mar, threads=2) as url:
-        _all_three(ours, url, "TorchServe batching", our_rate, (None, 4.0, 1.8), effort, found, tell)
-        found.throughput["TorchServe batching"] = _throughputs(url, effort)
+    side = sides.Side("TorchServe batching", lambda threads: sides.torchserve(mar, threads))
+    with side.start(_best_threads(side, tell)) as url:
+        _all_three(ours, url, side.name, our_rate, (None, 4.0, 1.8), effort, found, tell)
+        if effort.peers is not None:
+            found.throughput["TorchServe batching"] = _throughputs(url, effort)
 
 
 def _against_package(
@@ -111,10 +136,24 @@ def _against_package(
         return
     side = make_side(python, model)
     try:
-        with side.start() as url:
+        with side.start(_best_threads(side, tell)) as url:
             _all_three(ours, url, side.name, our_rate, (1.0, 1.0, 1.0), effort, found, tell)
     except sides.NoPicture as error:
         found.remarks.append(f"{side.name} is not measured: {error}")
+
+
+def _best_threads(side: sides.Side, tell: Tell) -> int:
+    rates: dict[int, float] = {}
+    for threads in (1, 2):
+        with side.start(threads) as url:
+            rates[threads] = _tuning_rate(url, f"{side.name}, {threads} thread(s)", tell)
+    return max(rates, key=lambda threads: rates[threads])
+
+
+def _tuning_rate(url: str, name: str, tell: Tell) -> float:
+    answers = load.run_closed(url, traffic.equal(served.STEPS), served.CLIENTS, TUNING_REQUESTS)
+    tell(f"tuning {name}: {load.throughput(answers):.2f} pictures/s")
+    return load.throughput(answers)
 
 
 def _all_three(
@@ -140,11 +179,9 @@ def _add(found: Findings, ratio: Ratio, tell: Tell) -> None:
 
 
 def _latencies(url: str, rate: float, effort: Effort) -> list[tuple[float, float]]:
-    """Median seconds at 0.3, 0.6 and 0.9 of ``rate``."""
-    offered = [share * rate for share in (0.3, 0.6, 0.9)]
-    return [
-        (r, load.median_seconds(load.run_open(url, traffic.mixed(), r, effort.seconds / 2))) for r in offered
-    ]
+    """Median seconds at 0.3, 0.6 and 0.9 of ``rate`` with 10 to 50 steps."""
+    offered, seconds = [share * rate for share in (0.3, 0.6, 0.9)], effort.seconds / 2
+    return [(r, load.median_seconds(load.run_open(url, traffic.mixed(), r, seconds))) for r in offered]
 
 
 def _throughputs(url: str, effort: Effort) -> list[tuple[float, float]]:
@@ -155,12 +192,3 @@ def _throughputs(url: str, effort: Effort) -> list[tuple[float, float]]:
         (n, load.throughput(load.run_closed(url, traffic.equal(served.STEPS), n, max(n, requests))))
         for n in counts
     ]
-
-
-def _draw(found: Findings, joins: list[load.Answer]) -> list[Path]:
-    folder = Path("docs/benchmarks")
-    pictures = [folder / f"{name}.png" for name in ("latency", "throughput", "timeline")]
-    plots.latency_against_load(found.latency, pictures[0])
-    plots.throughput_against_batch(found.throughput, pictures[1])
-    plots.timeline(joins, pictures[2])
-    return pictures

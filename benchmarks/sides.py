@@ -24,10 +24,10 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Side:
-    """One server under test; ``start`` serves until the block ends and gives the URL for POSTs."""
+    """One server under test; ``start(threads)`` serves until the block ends and gives the URL for POSTs."""
 
     name: str
-    start: Callable[[], AbstractContextManager[str]]
+    start: Callable[[int], AbstractContextManager[str]]
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def peer_process(command: list[str], model: Path, port: int, threads: int) -> It
         "BENCH_THREADS": str(threads),
         "BENCH_BATCH": str(BATCH),
         "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "10000",  # what marquee serve gives TorchServe: PASSIVE is slower (serving.TUNED)
         "PYTHONPATH": str(PEERS),
         "PATH": f"{Path(command[0]).parent}:{os.environ['PATH']}",
     }
@@ -155,17 +155,17 @@ def free_port() -> int:
 def litserve(python: Path, model: Path) -> Side:
     port = free_port()
     command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
-    return Side("LitServe", lambda: peer_process(command, model, port, threads=2))
+    return Side("LitServe", lambda threads: peer_process(command, model, port, threads))
 
 
 def bentoml(python: Path, model: Path) -> Side:
     port = free_port()
     command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    return Side("BentoML", lambda: peer_process(command, model, port, threads=2))
+    return Side("BentoML", lambda threads: peer_process(command, model, port, threads))
 
 
 def ray_serve(python: Path, model: Path) -> Side:
     port = free_port()
     command = [str(python), str(PEERS / "ray_app.py"), str(port), str(BATCH), "0.05"]
-    return Side("Ray Serve", lambda: peer_process(command, model, port, threads=2))
+    return Side("Ray Serve", lambda threads: peer_process(command, model, port, threads))
