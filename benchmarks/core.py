@@ -1,4 +1,4 @@
-"""M1 and M4 to M7: the engine itself, in this process and through TorchServe, on SD 1.5's real shapes."""
+"""M1, M4, M5 and M7: the engine itself, in this process and through TorchServe, on SD 1.5's real shapes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import statistics
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from benchmarks import load, sides, traffic
+from benchmarks.flops import all_cores, matrix_tflops, picture_tflop, unet_tflop
 from benchmarks.ratio import Ratio, alternate
-from benchmarks.sd15 import UNET, VAE, write_random_sd15
+from benchmarks.sd15 import write_random_sd15
 from benchmarks.stalls import unstalled
 
 if TYPE_CHECKING:
@@ -160,21 +160,6 @@ def draw(engine: Engine, work: Sequence[Job]) -> list[Any]:
     return [outcomes[ticket] if isinstance(ticket, Ticket) else ticket for ticket in tickets]
 
 
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """For the other side of a ratio: the engine's lanes leave the rest of the process one core."""
-    import torch
-
-    from handler.device import cores
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def single_image(
     scale: Scale, built: Built, engine: Engine, model: Model, settings: Settings, rounds: int
 ) -> Ratio:
@@ -210,7 +195,7 @@ def single_image(
 
     ours(), theirs()
     mine, other = alternate(ours, theirs, rounds)
-    stock_tflops = (scale.num_inference_steps + 1) * unet_tflop(scale) / statistics.median(other)
+    stock_tflops = (scale.num_inference_steps + 1) * unet_tflop(scale.pixels) / statistics.median(other)
     most = matrix_tflops(model) / stock_tflops
     note = f"at this machine's rate of matrix products in {model.dtype} the ratio would be {most:.2f}"
     title, name = f"M1 one image, denoising ({scale.name})", f"stock diffusers, {scale.stock_dtype}"
@@ -244,7 +229,7 @@ def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Set
 def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings, rounds: int) -> Ratio:
     """M5: useful TFLOP/s at saturation over those of a matrix product."""
     work = jobs(scale, scale.live, settings)
-    tflop = scale.live * picture_tflop(scale)
+    tflop = scale.live * picture_tflop(scale.pixels, scale.num_inference_steps)
 
     def ours() -> float:
         started = time.perf_counter()
@@ -261,79 +246,6 @@ def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings,
         False,
         scale.goals["M5"],
     )
-
-
-def picture_tflop(scale: Scale) -> float:
-    """TFLOP of one picture with guidance: UNet calls and VAE decode, counted on tensors without storage."""
-    import torch
-    from diffusers import AutoencoderKL
-    from torch.utils.flop_counter import FlopCounterMode
-
-    side = scale.pixels // 8
-    with torch.device("meta"), FlopCounterMode(display=False) as vae_flops:
-        AutoencoderKL(**VAE).decode(torch.empty(1, 4, side, side))  # type: ignore[no-untyped-call]
-    calls = scale.num_inference_steps + 1  # PNDM repeats one timestep
-    return calls * unet_tflop(scale) + vae_flops.get_total_flops() / 1e12
-
-
-def unet_tflop(scale: Scale) -> float:
-    """TFLOP of one UNet call for one guided picture."""
-    import torch
-    from diffusers import UNet2DConditionModel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    side = scale.pixels // 8
-    with torch.device("meta"), FlopCounterMode(display=False) as flops:
-        unet = UNet2DConditionModel(**UNET)  # type: ignore[no-untyped-call]
-        unet(torch.empty(2, 4, side, side), torch.empty(2), torch.empty(2, 77, 768))
-    return flops.get_total_flops() / 1e12
-
-
-def matrix_tflops(model: Model, size: int = 2048, seconds: float = 2.0) -> float:
-    """TFLOP/s of a square matrix product in the model's dtype on its device."""
-    import torch
-
-    size = size if model.device.type == "cpu" else 8192
-    a = torch.randn(size, size).to(model.device, model.dtype)
-    b, products, started = a.t().contiguous(), 0, time.perf_counter()
-    with all_cores():
-        while time.perf_counter() - started < seconds:
-            a @ b
-            products += 1
-            if model.device.type == "cuda":
-                torch.cuda.synchronize()
-    return 2 * size**3 * products / (time.perf_counter() - started) / 1e12
-
-
-def strict_mode(model_folder: Path, folder: Path, rounds: int) -> tuple[Ratio, str]:
-    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical."""
-    from handler.device import set_threads
-    from handler.engine.profile import choose_profile
-    from handler.engine.start import start_engine
-    from handler.model import load_model
-    from handler.settings import load_settings
-
-    settings = load_settings(folder / "model-config.yaml")
-    set_threads(settings)
-    model = load_model(model_folder, settings)
-    profile = choose_profile(model, settings)
-    fast = start_engine(model, settings, profile)
-    strict = start_engine(model, replace(settings, strict=True), profile)
-    embedded = replace(MID, num_inference_steps=20)
-    work = jobs(embedded, 3 * settings.max_batch, settings)
-
-    def rate(engine: Engine) -> float:
-        started = time.perf_counter()
-        draw(engine, work)
-        return len(work) / (time.perf_counter() - started)
-
-    mine, other = alternate(lambda: rate(strict), lambda: rate(fast), rounds)
-    together = [picture.image.tobytes() for picture in draw(strict, work)]
-    alone = [draw(strict, [job])[0].image.tobytes() for job in work]
-    same = sum(a == b for a, b in zip(together, alone, strict=True))
-    remark = f"M6: {same} of {len(work)} strict pictures are bit-identical alone and under load"
-    ratio = Ratio("M6 strict/fast throughput (embedded)", "fast mode", "pictures/s", mine, other, False, 0.6)
-    return ratio, remark
 
 
 def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:

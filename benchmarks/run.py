@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import core, report, serving
 from benchmarks.ratio import Ratio
 from benchmarks.served import Effort
+from benchmarks.strict import strict_mode
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "model_artifacts" / "shapes"
@@ -33,7 +34,7 @@ def main() -> None:
         plots = serving.draw_plots(found, page.with_suffix(""))
         ratios += found.ratios
         remarks += found.remarks
-        strict, remark = core.strict_mode(EMBEDDED, EMBEDDED.parent, effort.rounds)
+        strict, remark = strict_mode(EMBEDDED, EMBEDDED.parent, effort.rounds)
         ratios.append(strict)
         remarks.append(remark)
     if options.gpu or (options.only in (None, "mid") and not options.quick):

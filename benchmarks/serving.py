@@ -22,8 +22,9 @@ Tell = Callable[[str], None]
 
 TUNED = (
     "tuning: every side gets GOMP_SPINCOUNT=10000 and the faster of one and two threads, the tutorial's"
-    " handler of 1 worker x 2 threads and 2 x 1. OMP_WAIT_POLICY=PASSIVE is slower on virtual cores: waking a thread"
-    " there costs more than a small operation (one eager UNet call of 32 rows: 164 ms against 57)."
+    " handler of 1 worker x 2 threads and 2 x 1. OMP_WAIT_POLICY=PASSIVE is slower on virtual cores:"
+    " waking a thread there costs more than a small operation (one eager UNet call of 32 rows: 164 ms"
+    " against 57)."
 )
 TUNING_REQUESTS = 32
 

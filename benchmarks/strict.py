@@ -1,0 +1,45 @@
+"""M6: what strict mode costs, and whether its pictures keep their bits in any company."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.core import MID, draw, jobs
+from benchmarks.ratio import Ratio, alternate
+
+if TYPE_CHECKING:
+    from handler.engine.engine import Engine
+
+
+def strict_mode(model_folder: Path, folder: Path, rounds: int) -> tuple[Ratio, str]:
+    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical."""
+    from handler.device import set_threads
+    from handler.engine.profile import choose_profile
+    from handler.engine.start import start_engine
+    from handler.model import load_model
+    from handler.settings import load_settings
+
+    settings = load_settings(folder / "model-config.yaml")
+    set_threads(settings)
+    model = load_model(model_folder, settings)
+    profile = choose_profile(model, settings)
+    fast = start_engine(model, settings, profile)
+    strict = start_engine(model, replace(settings, strict=True), profile)
+    embedded = replace(MID, num_inference_steps=20)
+    work = jobs(embedded, 3 * settings.max_batch, settings)
+
+    def rate(engine: Engine) -> float:
+        started = time.perf_counter()
+        draw(engine, work)
+        return len(work) / (time.perf_counter() - started)
+
+    mine, other = alternate(lambda: rate(strict), lambda: rate(fast), rounds)
+    together = [picture.image.tobytes() for picture in draw(strict, work)]
+    alone = [draw(strict, [job])[0].image.tobytes() for job in work]
+    same = sum(a == b for a, b in zip(together, alone, strict=True))
+    remark = f"M6: {same} of {len(work)} strict pictures are bit-identical alone and under load"
+    ratio = Ratio("M6 strict/fast throughput (embedded)", "fast mode", "pictures/s", mine, other, False, 0.6)
+    return ratio, remark
