@@ -1,0 +1,201 @@
+"""Promises in absolute figures: a hang-up frees a place; a killed worker ends its clients and comes back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import yaml
+
+from benchmarks import core, load, traffic
+from handler.engine.carrier import CALL_SECONDS
+
+if TYPE_CHECKING:
+    from pipeline.serving.server import RunningServer
+
+PLACES = 8
+LONG, SHORT = 100, 5
+SMALL, LARGE = 64, 128
+HANG_UPS_A_ROUND = 3
+
+
+@dataclass(frozen=True)
+class Promise:
+    """``values`` in ``unit``, one a try, all to be below ``below``: inf for "at all", None for no promise."""
+
+    what: str
+    unit: str
+    values: tuple[float, ...]
+    below: float | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def worst(self) -> float:
+        return max(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.below is None else self.worst < self.below
+
+
+def measure(model: Path, folder: Path, rounds: int, tell: Callable[[str], None]) -> list[Promise]:
+    """Hang-ups in process and through TorchServe, then kills of its worker; ``model`` is the embedded one."""
+    from pipeline.serving.settings import ServeOptions
+    from pipeline.serving.torchserve import serve
+
+    mar = _archive(model, folder / "promises")
+    calls = tuple(float(_calls_before_the_next(mar)) for _ in range(rounds))
+    promises = [Promise("hang-up to the next in line, in the engine", "UNet calls without it", calls, 1.0)]
+    with serve(mar, ServeOptions(threads=2)) as server, httpx.Client(timeout=300) as client:
+        for pixels in (SMALL, LARGE):
+            promises += _hang_ups(client, server.predict_url, pixels, HANG_UPS_A_ROUND * rounds)
+        promises += _kills(client, server, rounds)
+    for one in promises:
+        tell(f"{one.what}: {one.median:.3g} {one.unit}, worst {one.worst:.3g}")
+    return promises
+
+
+def _archive(model: Path, folder: Path) -> Path:
+    from pipeline.archive.build import BuildConfig, build
+    from pipeline.progress import Silent
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_load((model.parent / "model-config.yaml").read_text())
+    settings["marquee"]["max_batch"] = PLACES
+    config = folder / "model-config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    return build(BuildConfig(str(model), folder / "model.mar", config, container="marquee"), Silent()).path
+
+
+def _calls_before_the_next(mar: Path) -> int:
+    """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
+    from handler.engine.carrier import Carrier
+    from handler.engine.continuous import Arrival, Iterations
+    from handler.engine.watchdog import Watchdog
+    from handler.job import Job
+
+    with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
+        archive.extractall(unpacked)
+        built = core.Built(mar, Path(unpacked), Path(unpacked) / "model", 0.0)
+        engine, model, settings = core.load_engine(built, compiled=False)
+    bodies, watchdog = traffic.equal(LONG), Watchdog(600)
+    carrier = Carrier[Any](engine, watchdog)
+    iterations, names = Iterations(carrier), [str(number) for number in range(PLACES + 1)]
+
+    def read(_: int) -> Any:
+        return Arrival([Job(**{**vars(settings.defaults), **next(bodies)["instances"][0]})], list)
+
+    iterations.iterate(names, read)
+    admitted, seen = engine.metrics.counts["admitted"], list[int]()
+    assert (admitted, engine.live_count) == (PLACES, PLACES)
+    hook = model.unet.register_forward_hook(lambda *_: seen.append(engine.metrics.counts["admitted"]))
+    while engine.metrics.counts["admitted"] == admitted:
+        iterations.iterate(names[1:], read)
+    hook.remove()
+    carrier.close()
+    watchdog.close()
+    assert seen, "the step that admits the next in line draws it"
+    return seen.count(admitted)
+
+
+def _hang_ups(client: httpx.Client, url: str, pixels: int, tries: int) -> list[Promise]:
+    """Within one step is promised where a call is one step; a call of shorter steps lasts 50 ms."""
+    chance = random.Random(pixels)
+    attempts = (_hang_up(client, url, pixels, chance.uniform(0.0, 0.5)) for _ in range(3 * tries))
+    found = list(itertools.islice(filter(None, attempts), tries))
+    step = statistics.median(step for _, step in found)
+    what = f"hang-up to the next in line, through TorchServe, {pixels}x{pixels}"
+    one_a_call = 1.0 if step > CALL_SECONDS else None
+    return [
+        Promise(what, "s", tuple(waited for waited, _ in found), None),
+        Promise(what, f"steps of {step:.3f} s", tuple(waited / step for waited, step in found), one_a_call),
+    ]
+
+
+def _hang_up(client: httpx.Client, url: str, pixels: int, after: float) -> tuple[float, float] | None:
+    """Seconds from a hang-up to the step that draws the next in line, and seconds of such a step.
+
+    The first is what the client sees less what the receipt says of the drawing, so the ways through
+    TorchServe are in it. None where a place was free before the hang-up.
+    """
+    drawing = _fill(client, url, pixels)
+    waiting = _open(client, url, _body(SHORT, pixels))
+    in_line = time.perf_counter()
+    time.sleep(after)
+    gone = time.perf_counter()
+    drawing[0].close()
+    answer = json.loads(waiting.read())
+    answered = time.perf_counter()
+    for one in drawing[1:]:
+        one.close()
+    time.sleep(0.5)  # until TorchServe has seen them go
+    timings = answer["predictions"][0]["receipt"]["timings"]
+    if timings["queue"] < gone - in_line:
+        return None
+    return answered - gone - timings["denoise"] - timings["decode"], timings["denoise"] / SHORT
+
+
+def _kills(client: httpx.Client, server: RunningServer, rounds: int) -> list[Promise]:
+    found = [_kill(client, server) for _ in range(rounds)]
+    ended, served = zip(*found, strict=True)
+    return [
+        Promise(f"worker killed: the last of its {PLACES} clients has its end", "s", ended, 1.0),
+        Promise("worker killed: the next request has its picture", "s", served, math.inf),
+    ]
+
+
+def _kill(client: httpx.Client, server: RunningServer) -> tuple[float, float]:
+    """Seconds from SIGKILL to the end of the last client, and to the answer of a request sent then."""
+    drawing = _fill(client, server.predict_url, LARGE)
+    (worker,) = server.worker_state().pids
+    with ThreadPoolExecutor(PLACES) as readers:
+        ends = [readers.submit(_end, one) for one in drawing]
+        killed = time.perf_counter()
+        os.kill(worker, signal.SIGKILL)
+        ended = max(end.result() for end in ends) - killed
+    answer = client.post(server.predict_url, json=_body(SHORT, SMALL))
+    served = time.perf_counter() - killed if answer.status_code == 200 else math.inf
+    return ended, served
+
+
+def _end(response: httpx.Response) -> float:
+    """When the connection ends; a whole picture would mean that nobody was killed."""
+    try:
+        response.read()
+    except httpx.TransportError:
+        return time.perf_counter()
+    raise RuntimeError(f"drawn to its end: {response.text[:200]}")
+
+
+def _fill(client: httpx.Client, url: str, pixels: int) -> list[httpx.Response]:
+    """One long request in every place; its headers say that it is being drawn."""
+    return [_open(client, url, _body(LONG, pixels)) for _ in range(PLACES)]
+
+
+def _open(client: httpx.Client, url: str, body: load.Body) -> httpx.Response:
+    response = client.send(client.build_request("POST", url, json=body), stream=True)
+    response.raise_for_status()
+    return response
+
+
+def _body(steps: int, pixels: int) -> load.Body:
+    ask = next(traffic.equal(steps))["instances"][0]
+    ask |= {"width": pixels, "height": pixels, "scheduler": "DDIM", "response": "full"}
+    return {"instances": [ask]}
