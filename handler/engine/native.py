@@ -26,9 +26,12 @@ class NativeCode:
 
     def __init__(self, library: Path, callers: int) -> None:
         code = ctypes.CDLL(str(library))
-        create = code.AOTInductorModelContainerCreateWithDevice
+        try:
+            create = code.AOTInductorModelContainerCreateWithDevice
+            self._run = code.AOTInductorModelContainerRun
+        except AttributeError as error:
+            raise OSError(f"{library.name} holds none of AOTInductor's code") from error
         create.argtypes = [POINTERS, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
-        self._run = code.AOTInductorModelContainerRun
         size = ctypes.c_size_t
         arguments: list[Any] = [POINTER, POINTERS, size, POINTERS, size, POINTER, POINTER]
         self._run.argtypes = arguments

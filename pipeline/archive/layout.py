@@ -17,7 +17,8 @@ MODEL_FOLDER = "model"
 CONFIG_FILE = "model-config.yaml"
 PACKAGES_FOLDER = "packages"
 COMPILED_FOLDER = "compiled"
-COMPILED_UNET = "compiled/unet.pt2"  # on a CPU it is a shared library
+COMPILED_UNET = "compiled/unet.pt2"
+COMPILED_LIBRARY = "compiled/unet.so"  # the same for a CPU
 
 # Formats that run code when they are loaded; only safetensors ship.
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")

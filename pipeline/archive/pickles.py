@@ -1,16 +1,25 @@
-"""What can run code when it is loaded, known by its name and by its content; nothing is unpickled for it."""
+"""What can run code when it is loaded, known by its name and its content; nothing of it is run for that."""
 
 from __future__ import annotations
 
 import pickletools
+import re
 from pathlib import PurePosixPath
 
-from pipeline.archive.layout import COMPILED_UNET, MODEL_FOLDER, PICKLE_SUFFIXES
+from pipeline.archive.layout import (
+    COMPILED_LIBRARY,
+    COMPILED_UNET,
+    MODEL_FOLDER,
+    PACKAGES_FOLDER,
+    PICKLE_SUFFIXES,
+)
 
 # Other containers of pickles: joblib's and NumPy's files, torch.export's and torch.package's archives.
 HIDING_SUFFIXES = (".joblib", ".dill", ".npy", ".npz", ".pt2", ".ptc", ".gz", ".bz2", ".xz", ".z", ".zip")
 MODEL_SUFFIXES = (".json", ".txt", ".safetensors", ".model")
 PROTOCOLS = range(2, 6)
+LIBRARY_NAME = re.compile(r"\.so(\.\d+)*$", re.IGNORECASE)
+ELF = b"\x7fELF"
 MAGICS = {
     b"PK\x03\x04": "a pickle",  # what torch.save writes
     b"\x1f\x8b": "gzip",
@@ -30,6 +39,8 @@ def name_problem(name: str) -> str:
     if name.startswith(f"{MODEL_FOLDER}/") and not name.endswith((*MODEL_SUFFIXES, "/")):
         suffix = PurePosixPath(name).suffix or "no suffix"
         return f"is no file of a model by its name ({suffix}; {', '.join(MODEL_SUFFIXES)} are)"
+    if LIBRARY_NAME.search(name) and not _may_be_native(name):
+        return f"is a shared library by its name; they belong into {PACKAGES_FOLDER}/ or {COMPILED_LIBRARY}"
     return ""
 
 
@@ -38,6 +49,9 @@ def content_problem(name: str, size: int, first: bytes) -> str:
     if name.endswith(".safetensors"):  # whose length field may look like a pickle's first bytes
         is_header = first[SAFETENSORS_BRACE : SAFETENSORS_BRACE + 1] == b"{"
         kind = "" if is_header else "a pickle"
+    elif first.startswith(ELF):
+        place = f"{PACKAGES_FOLDER}/ or {COMPILED_LIBRARY}"
+        return "" if _may_be_native(name) else f"is machine code by its content; it belongs into {place}"
     elif name == COMPILED_UNET:  # AOTInductor's zip of compiled code: no pickle inside
         kind = ""
     elif _is_pickle(first, whole=len(first) == size):
@@ -48,6 +62,10 @@ def content_problem(name: str, size: int, first: bytes) -> str:
         return ""
     held = "" if kind == "a pickle" else " or hold a pickle that does"
     return f"is {kind} by its content, which can run any code when loaded{held}"
+
+
+def _may_be_native(name: str) -> bool:
+    return name == COMPILED_LIBRARY or name.startswith(f"{PACKAGES_FOLDER}/")
 
 
 def _is_pickle(first: bytes, *, whole: bool) -> bool:

@@ -177,13 +177,26 @@ def test_pickle_is_found_by_name_and_by_content(
         ("packages/x/METADATA", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}", "is a NumPy array by its content"),
         ("model/unet/weights.dat", b"x", "is no file of a model by its name (.dat"),
         ("model/unet/weights", b"x", "is no file of a model by its name (no suffix"),
+        ("model/x.so", b"\x7fELF", "is no file of a model by its name (.so"),
+        ("model/unet/x.json", b"\x7fELF", "is machine code by its content"),
+        ("handler/x.so", b"x", "is a shared library by its name"),
+        ("compiled/other.so", b"x", "is a shared library by its name"),
+        ("libx.SO.1.2", b"x", "is a shared library by its name"),
+        ("handler/x.dat", b"\x7fELF", "is machine code by its content"),
+        ("compiled/key.json", b"\x7fELF", "is machine code by its content"),
     ],
 )
-def test_what_may_hide_a_pickle_is_named(
+def test_what_may_hide_code_is_named(
     archive: Path, tmp_path: Path, name: str, data: bytes, reason: str
 ) -> None:
     path = write(tmp_path / "model.mar", read(archive) | {name: data}, fix_sums=True)
     assert f"{name} {reason}" in problems(path)
+
+
+@pytest.mark.parametrize("name", ["compiled/unet.so", "packages/x/libx.so.1", "packages/bin/x"])
+def test_machine_code_has_its_places(archive: Path, tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "model.mar", read(archive) | {name: b"\x7fELF"}, fix_sums=True)
+    assert problems(path) == ""
 
 
 def test_json_shows_settings_with_dates_as_keys(archive: Path, tmp_path: Path) -> None:

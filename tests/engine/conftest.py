@@ -11,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from tiny import as_model, draw_plainly, make_job, make_pipeline
 
 from handler.engine.footprint import measure_footprint
+from handler.engine.lanes import Lanes
 from handler.engine.memory import MemoryPlan
 from handler.job import Job
 from handler.model import Model
@@ -24,6 +25,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def lanes() -> Iterator[Lanes]:
+    """Two, as on two cores. They leave the process with one thread."""
+    yield Lanes(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import _ctypes
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from handler.engine.compiled import FOLDER, KEY, PACKAGE, CompiledUNet, compile_key, with_compiled_unet
+from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, compile_key, with_compiled_unet
+from handler.engine.lanes import Lanes
 
 SHAPES = {"rows": 4, "height": 8, "width": 8}
+ORDINARY_LIBRARY = Path(_ctypes.__file__)
 
 
 class Halves:
     """Stands where compiled code stands: tells its calls apart from the UNet's by its result."""
 
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
     def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         assert timestep.shape == (len(sample),)
-        return sample / 2
+        self.calls.append(len(sample))
+        return sample / 2 + (timestep + texts.mean(dim=(1, 2))).view(-1, 1, 1, 1)
 
 
 def _call(unet: Any, rows: int, side: int, model: Any) -> torch.Tensor:
@@ -43,6 +51,22 @@ def test_one_timestep_may_stand_for_all_rows(model: Any) -> None:
     assert unet(torch.ones(3, 4, 8, 8), 1, encoder_hidden_states=texts)[0].shape == (3, 4, 8, 8)
 
 
+@pytest.mark.parametrize(("rows", "calls"), [(4, [2, 2]), (3, [1, 2]), (2, [1, 1]), (1, [1])])
+def test_lanes_share_the_rows_and_bring_them_back_in_order(
+    model: Any, lanes: Lanes, rows: int, calls: list[int]
+) -> None:
+    """Each row with its own timestep and its own text."""
+    code = Halves()
+    number = torch.arange(rows, dtype=torch.float32)
+    sample = number.view(-1, 1, 1, 1).expand(rows, 4, 8, 8)
+    texts = (100 * number).view(-1, 1, 1).expand(rows, 4, model.unet.config.cross_attention_dim)
+    unet = CompiledUNet(model.unet, code, SHAPES, lanes)
+    (predicted,) = unet(sample, 10 * number, encoder_hidden_states=texts)
+    assert sorted(code.calls) == calls
+    wanted = (110.5 * number).view(-1, 1, 1, 1).expand(rows, 4, 8, 8)
+    assert torch.equal(predicted, wanted)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -61,14 +85,28 @@ def test_another_machines_code_is_left_alone_with_one_line(
     assert said in record.message
 
 
-def test_a_broken_package_means_the_plain_unet(
-    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_key_names_the_processors_instruction_sets(model: Any) -> None:
+    """The code is compiled with -march=native: elsewhere it might be an illegal instruction."""
+    has = {word for line in Path("/proc/cpuinfo").read_text().splitlines() for word in line.split()}
+    has &= {"aes", "avx", "avx2", "avx512_bf16", "avx512_fp16", "bmi2", "sse4_1"}
+    assert has <= set(compile_key(model)["processor"].split())
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "other code"])
+def test_a_broken_library_means_the_plain_unet_on_all_cores(
+    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str, two_threads: None
 ) -> None:
     _ship(tmp_path, {**compile_key(model), "shapes": SHAPES})
-    (tmp_path / FOLDER / PACKAGE).write_bytes(b"not a package")
+    library = tmp_path / FOLDER / LIBRARY
+    if content == "text":
+        library.write_bytes(b"not a library")
+    elif content == "other code":
+        shutil.copy(str(ORDINARY_LIBRARY), library)
     with caplog.at_level(logging.WARNING):
         assert with_compiled_unet(model, tmp_path) is model
-    assert "cannot be loaded" in caplog.text
+    (record,) = caplog.records
+    assert "cannot be loaded" in record.message
+    assert torch.get_num_threads() == 2
 
 
 def test_an_archive_without_compiled_code_is_served_as_it_is(model: Any, tmp_path: Path) -> None:
