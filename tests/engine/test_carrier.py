@@ -148,6 +148,21 @@ def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(carrier: Carri
     assert carrier.engine.metrics.counts["cancelled"] == 4
 
 
+def test_the_next_in_line_takes_the_place_before_the_next_unet_call(carrier: Carrier[Answer]) -> None:
+    frontend, engine = Frontend(carrier), carrier.engine
+    clients = {name: [make_job(seed=seed, num_inference_steps=100)] for seed, name in enumerate("abcd")}
+    frontend.call(**clients, next=[make_job(num_inference_steps=100)])
+    assert (engine.live_count, engine.metrics.counts["admitted"]) == (4, 4)
+    frontend.hang_up("b")
+    seen: list[tuple[int, int]] = []
+    hook = engine._model.unet.register_forward_hook(
+        lambda *_: seen.append((engine.live_count, engine.metrics.counts["admitted"]))
+    )
+    frontend.call()
+    hook.remove()
+    assert set(seen) == {(4, 5)}
+
+
 def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Carrier[Answer]) -> None:
     frontend = Frontend(carrier)
     frontend.call(drawing=[make_job(num_inference_steps=50)])
