@@ -9,7 +9,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks import core, report, serving
+from benchmarks import core, promises, report, serving
 from benchmarks.ratio import Ratio
 from benchmarks.served import Effort
 from benchmarks.strict import strict_mode
@@ -29,6 +29,7 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     page = folder / "quick.md" if options.quick or options.only else ROOT / "docs" / "benchmarks.md"
     ratios, remarks, plots = list[Ratio](), list[str](), list[Path]()
+    promised = list[promises.Promise]()
     if options.only in (None, "served"):
         found = serving.compare(EMBEDDED, folder, effort, _tell)
         plots = serving.draw_plots(found, page.with_suffix(""))
@@ -37,6 +38,7 @@ def main() -> None:
         strict, remark = strict_mode(EMBEDDED, EMBEDDED.parent, effort.rounds)
         ratios.append(strict)
         remarks.append(remark)
+        promised = promises.measure(EMBEDDED, folder, effort.rounds, _tell)
     if options.gpu or (options.only in (None, "mid") and not options.quick):
         ratios += _real_shapes(core.GPU if options.gpu else core.MID, folder, effort.rounds)
     if options.only in (None, "archive") and not (options.gpu or options.quick):
@@ -45,8 +47,8 @@ def main() -> None:
         remarks.append(
             "H100/H200 column: not measured, no GPU machine was lent; `make bench ARGS=--gpu` measures it"
         )
-    report.write(ratios, remarks, plots, page)
-    print(report.table(ratios), *remarks, f"written: {page}", sep="\n")
+    report.write(ratios, promised, remarks, plots, page)
+    print(report.table(ratios), report.promise_table(promised), *remarks, f"written: {page}", sep="\n")
 
 
 def _real_shapes(scale: core.Scale, folder: Path, rounds: int) -> list[Ratio]:
