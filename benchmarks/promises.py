@@ -5,27 +5,32 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import random
-import signal
 import statistics
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
+import psutil
 import yaml
 
 from benchmarks import core, load, traffic
-from handler.engine.carrier import CALL_SECONDS
-
-if TYPE_CHECKING:
-    from pipeline.serving.server import RunningServer
+from handler.engine.carrier import CALL_SECONDS, Carrier
+from handler.engine.continuous import Arrival, Iterations
+from handler.engine.metrics import EngineMetrics
+from handler.engine.watchdog import Watchdog
+from handler.job import Job
+from pipeline.archive.build import BuildConfig, build
+from pipeline.progress import Silent
+from pipeline.serving.server import RunningServer
+from pipeline.serving.settings import ServeOptions
+from pipeline.serving.torchserve import serve
 
 PLACES = 8
 LONG, SHORT = 100, 5
@@ -43,10 +48,6 @@ class Promise:
     below: float | None
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
     def worst(self) -> float:
         return max(self.values)
 
@@ -55,11 +56,19 @@ class Promise:
         return None if self.below is None else self.worst < self.below
 
 
+@dataclass
+class Journal(EngineMetrics):
+    """What the engine counts, in order."""
+
+    names: list[str] = field(default_factory=list)
+
+    def count(self, name: str, by: int = 1) -> None:
+        super().count(name, by)
+        self.names.append(name)
+
+
 def measure(model: Path, folder: Path, rounds: int, tell: Callable[[str], None]) -> list[Promise]:
     """Hang-ups in process and through TorchServe, then kills of its worker; ``model`` is the embedded one."""
-    from pipeline.serving.settings import ServeOptions
-    from pipeline.serving.torchserve import serve
-
     mar = _archive(model, folder / "promises")
     calls = tuple(float(_calls_before_the_next(mar)) for _ in range(rounds))
     promises = [Promise("hang-up to the next in line, in the engine", "UNet calls without it", calls, 1.0)]
@@ -68,14 +77,11 @@ def measure(model: Path, folder: Path, rounds: int, tell: Callable[[str], None])
             promises += _hang_ups(client, server.predict_url, pixels, HANG_UPS_A_ROUND * rounds)
         promises += _kills(client, server, rounds)
     for one in promises:
-        tell(f"{one.what}: {one.median:.3g} {one.unit}, worst {one.worst:.3g}")
+        tell(f"{one.what}: {one.worst:.3g} {one.unit} at worst")
     return promises
 
 
 def _archive(model: Path, folder: Path) -> Path:
-    from pipeline.archive.build import BuildConfig, build
-    from pipeline.progress import Silent
-
     folder.mkdir(parents=True, exist_ok=True)
     settings = yaml.safe_load((model.parent / "model-config.yaml").read_text())
     settings["marquee"]["max_batch"] = PLACES
@@ -86,15 +92,10 @@ def _archive(model: Path, folder: Path) -> Path:
 
 def _calls_before_the_next(mar: Path) -> int:
     """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
-    from handler.engine.carrier import Carrier
-    from handler.engine.continuous import Arrival, Iterations
-    from handler.engine.watchdog import Watchdog
-    from handler.job import Job
-
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
         built = core.Built(mar, Path(unpacked), Path(unpacked) / "model", 0.0)
-        engine, model, settings = core.load_engine(built, compiled=False)
+        engine, _, settings = core.load_engine(built, compiled=False)
     bodies, watchdog = traffic.equal(LONG), Watchdog(600)
     carrier = Carrier[Any](engine, watchdog)
     iterations, names = Iterations(carrier), [str(number) for number in range(PLACES + 1)]
@@ -103,16 +104,13 @@ def _calls_before_the_next(mar: Path) -> int:
         return Arrival([Job(**{**vars(settings.defaults), **next(bodies)["instances"][0]})], list)
 
     iterations.iterate(names, read)
-    admitted, seen = engine.metrics.counts["admitted"], list[int]()
-    assert (admitted, engine.live_count) == (PLACES, PLACES)
-    hook = model.unet.register_forward_hook(lambda *_: seen.append(engine.metrics.counts["admitted"]))
-    while engine.metrics.counts["admitted"] == admitted:
+    assert engine.live_count == PLACES
+    engine.metrics = journal = Journal()
+    while "admitted" not in journal.names:
         iterations.iterate(names[1:], read)
-    hook.remove()
     carrier.close()
     watchdog.close()
-    assert seen, "the step that admits the next in line draws it"
-    return seen.count(admitted)
+    return journal.names[: journal.names.index("admitted")].count("unet_calls")
 
 
 def _hang_ups(client: httpx.Client, url: str, pixels: int, tries: int) -> list[Promise]:
@@ -168,7 +166,7 @@ def _kill(client: httpx.Client, server: RunningServer) -> tuple[float, float]:
     with ThreadPoolExecutor(PLACES) as readers:
         ends = [readers.submit(_end, one) for one in drawing]
         killed = time.perf_counter()
-        os.kill(worker, signal.SIGKILL)
+        psutil.Process(worker).kill()
         ended = max(end.result() for end in ends) - killed
     answer = client.post(server.predict_url, json=_body(SHORT, SMALL))
     served = time.perf_counter() - killed if answer.status_code == 200 else math.inf

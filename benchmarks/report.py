@@ -39,7 +39,7 @@ def promise_table(promises: Sequence[Promise]) -> str:
 
 def _promise_row(promise: Promise) -> str:
     below = {None: "-", math.inf: "at all"}.get(promise.below, f"< {promise.below}")
-    cells = [promise.what, f"{promise.median:.3g}", f"{promise.worst:.3g}", promise.unit]
+    cells = [promise.what, f"{statistics.median(promise.values):.3g}", f"{promise.worst:.3g}", promise.unit]
     return "| " + " | ".join([*cells, str(len(promise.values)), below, MET[promise.met]]) + " |"
 
 
