@@ -108,6 +108,7 @@ def _config(scale: Scale) -> dict[str, Any]:
         "jobQueueSize": 256,
         "marquee": {
             "defaults": {"width": scale.pixels, "height": scale.pixels},
+            "device": scale.device,
             "dtype": _fast_dtype(scale),
             "channels_last": True,
             "max_batch": scale.live,
@@ -127,6 +128,7 @@ def load_engine(built: Built, compiled: bool = True) -> tuple[Engine, Model, Set
     """The engine as the handler starts it."""
     from handler.device import set_threads
     from handler.engine.compiled import with_compiled_unet
+    from handler.engine.gpu import tune_for_gpu
     from handler.engine.profile import choose_profile
     from handler.engine.start import start_engine
     from handler.model import load_model
@@ -137,6 +139,7 @@ def load_engine(built: Built, compiled: bool = True) -> tuple[Engine, Model, Set
     model = load_model(built.root / "model", settings)
     if compiled:
         model = with_compiled_unet(model, built.root)
+    model = tune_for_gpu(model, settings)
     return start_engine(model, settings, choose_profile(model, settings)), model, settings
 
 

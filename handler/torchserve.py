@@ -149,6 +149,7 @@ class Door:
         from handler.describe import describe
         from handler.device import set_threads
         from handler.engine.compiled import with_compiled_unet
+        from handler.engine.gpu import tune_for_gpu
         from handler.engine.profile import choose_profile
         from handler.engine.start import start_engine
         from handler.model import load_model
@@ -159,6 +160,7 @@ class Door:
         settings = load_settings(root / "model-config.yaml")
         threads = set_threads(settings)
         model = with_compiled_unet(load_model(root / "model", settings, gpu_id), root)
+        model = tune_for_gpu(model, settings)
         self._settings = settings
         profile = choose_profile(model, settings)
         engine = start_engine(model, settings, profile)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Compile what the first argument names."""
-    from handler.device import set_threads
+    from handler.device import choose_device, set_threads
     from handler.model import load_model
     from handler.settings import load_settings
 
@@ -31,7 +31,8 @@ def main() -> None:
     root = Path(sys.argv[1])
     settings = load_settings(root / "model-config.yaml")
     set_threads(settings)
-    model = load_model(root / "model", settings)
+    check_compiler(choose_device(settings.device, gpu_id=0))
+    model = load_model(root / "model", settings, gpu_id=0)  # auto: this machine's GPU, where it has one
     factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
     shapes = {
         "rows": 2 * settings.max_batch,
@@ -39,6 +40,23 @@ def main() -> None:
         "width": settings.defaults.width // factor,
     }
     compile_unet(model, shapes, root / FOLDER)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Exits with a line that says why, before minutes are spent, where torch cannot compile for this GPU."""
+    import torch
+
+    if device.type == "cuda":
+        refuse_old_gpu(torch.cuda.get_device_capability(device))
+
+
+def refuse_old_gpu(capability: tuple[int, int]) -> None:
+    """Raises SystemExit below compute capability 7.0, which Triton asks for (a P100 has 6.0)."""
+    if capability < (7, 0):
+        sys.exit(
+            "this GPU is sm_{}{}; torch compiles (through Triton) for sm_70 and newer. Build without"
+            " --compile: it is served with CUDA graphs".format(*capability)
+        )
 
 
 def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:

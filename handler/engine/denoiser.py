@@ -46,13 +46,7 @@ class Denoiser:
         return outputs[:count]
 
     def _pad(self, rows: Any) -> Any:
-        """Repeats the last row up to the fixed number: real values, so no kernel meets a special case."""
-        import torch
-
-        if rows is None or self._rows is None:
-            return rows
-        missing = self._rows - len(rows)
-        return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+        return rows if rows is None or self._rows is None else pad_rows(rows, self._rows)
 
     def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
         import torch
@@ -79,3 +73,10 @@ class Denoiser:
             None, scales, embedding_dim=self._condition_width
         )
         return embedding.to(device=self._model.device, dtype=self._model.dtype)
+
+
+def pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Repeats the last row up to ``count`` of them: real values, so no kernel meets a special case."""
+    import torch
+
+    return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])

@@ -19,19 +19,19 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     """
     import torch
 
-    pixels, channels = width * height, model.unet.config.in_channels
+    # Beside graphs, what the other sizes take: a replay allocates nothing.
+    unet = getattr(model.unet, "plain", model.unet)
+    pixels, channels = width * height, unet.config.in_channels
     factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
     shape = (1, channels, height // factor, width // factor)
     latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
     tokens = getattr(model.tokenizer, "model_max_length", 77)
-    text = torch.zeros(
-        1, tokens, model.unet.config.cross_attention_dim, device=model.device, dtype=model.dtype
-    )
+    text = torch.zeros(1, tokens, unet.config.cross_attention_dim, device=model.device, dtype=model.dtype)
 
     def denoise() -> Any:
-        condition = getattr(model.unet.config, "time_cond_proj_dim", None)
+        condition = getattr(unet.config, "time_cond_proj_dim", None)
         extra = None if condition is None else latent.new_zeros(1, condition)
-        return model.unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
+        return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
 
     def decode() -> Any:
         return model.vae.decode(latent.to(model.vae.dtype), return_dict=False)

@@ -59,8 +59,10 @@ class MemoryPlan:
 
 
 def plan_memory(model: Model, footprint: Footprint) -> MemoryPlan:
-    """The plan for the memory that is free now, after the weights were loaded."""
-    return MemoryPlan(int(free_bytes(model.device) * HEADROOM), footprint)
+    """The plan for the memory that is free now, after the weights were loaded and graphs were captured."""
+    # The allocator counts what a graph keeps for its replays as free to allocate, and it is not.
+    held_bytes: int = getattr(model.unet, "held_bytes", 0)
+    return MemoryPlan(int((free_bytes(model.device) - held_bytes) * HEADROOM), footprint)
 
 
 def free_bytes(device: torch.device) -> int:

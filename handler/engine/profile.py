@@ -11,6 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from handler.engine.compiled import CompiledUNet
+from handler.engine.fused import is_fused
+from handler.engine.graphs import GraphedUNet
 from handler.engine.linear import is_linear
 from handler.schedulers import make_scheduler
 from handler.settings import Settings
@@ -30,13 +32,23 @@ class Profile:
     decode_thread: bool
     lanes: int
     """Calls beside each other, one core each; 1: one call on all cores."""
+    attention: str
+    """``sdpa``, torch's fused attention, or ``plain`` where this torch has none: diffusers' own choice."""
+    channels_last: bool
+    fused_qkv: bool
+    """Attention's projections are one product (``handler.engine.fused``)."""
+    graph_rows: tuple[int, ...]
+    """Row counts of the UNet that have a CUDA graph; none: every call launches its kernels."""
 
 
 def choose_profile(model: Model, settings: Settings) -> Profile:
     """Scheduler arithmetic in one product on a GPU and beside compiled code; decoding on a GPU's own stream.
 
-    On an eager CPU diffusers' schedulers do the arithmetic, for the bits of StableDiffusionPipeline.
+    On an eager CPU diffusers' schedulers do the arithmetic, for the bits of StableDiffusionPipeline. The rest
+    reports what ``handler.model`` and ``handler.engine.gpu`` have made of the model.
     """
+    import torch
+
     gpu, unet = model.device.type == "cuda", model.unet
     compiled = isinstance(unet, CompiledUNet)
     lanes = unet.lanes.count if isinstance(unet, CompiledUNet) and unet.lanes else 1
@@ -45,5 +57,15 @@ def choose_profile(model: Model, settings: Settings) -> Profile:
         logger.warning(
             "a scheduler clips its pictures, so schedulers run row by row, which is slower on a GPU"
         )
-    name = f"{'gpu' if gpu else 'cpu'} {'compiled' if compiled else 'eager'}"
-    return Profile(name, (gpu or compiled) and linear, decode_thread=gpu, lanes=lanes)
+    graphs = tuple(unet.row_counts) if isinstance(unet, GraphedUNet) else ()
+    kind = "compiled" if compiled else "graphs" if graphs else "eager"
+    return Profile(
+        name=f"{'gpu' if gpu else 'cpu'} {kind}",
+        vectorised=(gpu or compiled) and linear,
+        decode_thread=gpu,
+        lanes=lanes,
+        attention="sdpa" if hasattr(torch.nn.functional, "scaled_dot_product_attention") else "plain",
+        channels_last=model.channels_last,
+        fused_qkv=not compiled and is_fused(getattr(unet, "plain", unet)),
+        graph_rows=graphs,
+    )

@@ -201,6 +201,17 @@ def test_the_nearest_known_name_is_offered(instance: Any, guess: str | None) -> 
     assert problem.get("did_you_mean") == guess
 
 
+@pytest.mark.parametrize("name", ["deepcache", "cache_interval", "token_merging_ratio", "approximations"])
+def test_approximations_are_refused(name: str) -> None:
+    """None is offered, so none may be ignored in silence."""
+    for body in (
+        {"instances": [{"prompt": "a", name: 0.5}]},
+        {"instances": ["a"], "parameters": {name: 0.5}},
+    ):
+        (problem,) = problems_of(body)
+        assert problem["field"] == name
+
+
 def test_pixels_count_together() -> None:
     small = Settings(limits=type(SETTINGS.limits)(max_width=1024, max_height=1024, max_pixels=64 * 64))
     refusal = parse_body({"instances": [{"prompt": "a", "width": 64, "height": 72}]}, small, lambda: 1)

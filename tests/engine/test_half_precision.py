@@ -1,0 +1,81 @@
+"""Pictures in half precision stay as near to the fp32 ones as docs/engine.md says: the embedded model's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from driving import draw, pixels
+from tiny import draw_plainly, make_job
+
+from handler.engine.engine import Engine
+from handler.engine.memory import Footprint, MemoryPlan
+from handler.engine.options import EngineOptions
+from handler.job import Job
+from handler.model import load_model
+from handler.settings import Settings, load_settings
+
+ARTIFACTS = Path(__file__).parents[2] / "model_artifacts"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
+FLOORS = {"bfloat16": 40, "float16": 54}
+ASKS = {
+    "a red circle on a blue background": "PNDM",
+    "a green square": "DDIM",
+    "a yellow triangle on black": "DPM++ 2M",
+    "a small white star": "Euler ancestral",
+}
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load_settings(ARTIFACTS / "model-config.yaml")
+
+
+@pytest.fixture(scope="module")
+def wanted(settings: Settings) -> list[tuple[Job, torch.Tensor]]:
+    """diffusers' own pictures, in fp32."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        ARTIFACTS / "shapes", local_files_only=True, safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    defaults = settings.defaults
+    jobs = [
+        make_job(
+            prompt,
+            scheduler=scheduler,
+            seed=seed,
+            num_inference_steps=defaults.num_inference_steps,
+            guidance_scale=defaults.guidance_scale,
+        )
+        for seed, (prompt, scheduler) in enumerate(ASKS.items())
+    ]
+    return [(job, draw_plainly(pipeline, job)) for job in jobs]
+
+
+def decibels(drawn: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Peak signal to noise ratio of 8-bit pictures."""
+    error = float(((drawn.double() - wanted.double()) ** 2).mean())
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("dtype", FLOORS)
+def test_pictures_are_above_the_floor(
+    dtype: str, vectorised: bool, settings: Settings, wanted: list[tuple[Job, torch.Tensor]]
+) -> None:
+    model = load_model(ARTIFACTS / "shapes", replace(settings, dtype=dtype, device="cpu"))
+    engine = Engine(model, EngineOptions(vectorised=vectorised), MemoryPlan(10**9, Footprint(1, 1, 1)))
+    outcomes = draw(engine, [job for job, _ in wanted])
+    found = [decibels(pixels(got), picture) for got, (_, picture) in zip(outcomes, wanted, strict=True)]
+    assert min(found) >= FLOORS[dtype], [round(number, 1) for number in found]
+    assert min(found) < math.inf, "this is not half precision"
+
+
+def test_the_document_says_these_floors() -> None:
+    said = DOCUMENT.read_text()
+    for dtype, floor in FLOORS.items():
+        assert f"| {dtype} | {floor} dB |" in said
