@@ -55,6 +55,9 @@ def test_fused_projections_are_what_is_called(fused: Model) -> None:
 def test_fusing_keeps_no_second_copy_of_the_weights(model: Model, fused: Model) -> None:
     for part in ("unet", "vae"):
         assert storage_bytes(getattr(fused, part)) == storage_bytes(getattr(model, part))
+        shared = getattr(fused, part).state_dict()
+        for name, tensor in getattr(model, part).state_dict().items():
+            assert torch.equal(shared[name], tensor), name
 
 
 def test_a_cpu_keeps_the_plain_pipelines_bits(model: Model) -> None:
