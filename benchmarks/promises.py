@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-import random
 import statistics
 import tempfile
 import time
@@ -21,7 +19,7 @@ import psutil
 import yaml
 
 from benchmarks import core, load, traffic
-from handler.engine.carrier import CALL_SECONDS, Carrier
+from handler.engine.carrier import Carrier
 from handler.engine.continuous import Arrival, Iterations
 from handler.engine.metrics import EngineMetrics
 from handler.engine.watchdog import Watchdog
@@ -35,7 +33,8 @@ from pipeline.serving.torchserve import serve
 PLACES = 8
 LONG, SHORT = 100, 5
 SMALL, LARGE = 64, 128
-HANG_UPS_A_ROUND = 3
+PHASES = (0.25, 0.5, 0.75)
+"""How far into a step clients hang up: the rest of that step cannot be taken back."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def measure(model: Path, folder: Path, rounds: int, tell: Callable[[str], None])
     promises = [Promise("hang-up to the next in line, in the engine", "UNet calls without it", calls, 1.0)]
     with serve(mar, ServeOptions(threads=2)) as server, httpx.Client(timeout=300) as client:
         for pixels in (SMALL, LARGE):
-            promises += _hang_ups(client, server.predict_url, pixels, HANG_UPS_A_ROUND * rounds)
+            promises += _hang_ups(client, server.predict_url, pixels, rounds)
         promises += _kills(client, server, rounds)
     for one in promises:
         tell(f"{one.what}: {one.worst:.3g} {one.unit} at worst")
@@ -113,25 +112,26 @@ def _calls_before_the_next(mar: Path) -> int:
     return journal.names[: journal.names.index("admitted")].count("unet_calls")
 
 
-def _hang_ups(client: httpx.Client, url: str, pixels: int, tries: int) -> list[Promise]:
-    """Within one step is promised where a call is one step; a call of shorter steps lasts 50 ms."""
-    chance = random.Random(pixels)
-    attempts = (_hang_up(client, url, pixels, chance.uniform(0.0, 0.5)) for _ in range(3 * tries))
-    found = list(itertools.islice(filter(None, attempts), tries))
-    step = statistics.median(step for _, step in found)
-    what = f"hang-up to the next in line, through TorchServe, {pixels}x{pixels}"
-    one_a_call = 1.0 if step > CALL_SECONDS else None
+def _hang_ups(client: httpx.Client, url: str, pixels: int, rounds: int) -> list[Promise]:
+    """No promise of its own: seen from outside, the running step and the answer's way add to the engine's."""
+    found = [_hang_up(client, url, pixels, after=0.0)]
+    for phase in PHASES * rounds:
+        found.append(_hang_up(client, url, pixels, phase * found[-1][1]))
+    waits, steps = zip(*found[1:], strict=True)
+    what = f"the same from outside, with the running step and TorchServe's ways, {pixels}x{pixels}"
+    shares = tuple(wait / step for wait, step in found[1:])
     return [
-        Promise(what, "s", tuple(waited for waited, _ in found), None),
-        Promise(what, f"steps of {step:.3f} s", tuple(waited / step for waited, step in found), one_a_call),
+        Promise(what, "s", waits, None),
+        Promise(what, f"steps of {statistics.median(steps):.3f} s", shares, None),
     ]
 
 
-def _hang_up(client: httpx.Client, url: str, pixels: int, after: float) -> tuple[float, float] | None:
+def _hang_up(client: httpx.Client, url: str, pixels: int, after: float) -> tuple[float, float]:
     """Seconds from a hang-up to the step that draws the next in line, and seconds of such a step.
 
     The first is what the client sees less what the receipt says of the drawing, so the ways through
-    TorchServe are in it. None where a place was free before the hang-up.
+    TorchServe are in it. The hang-up comes ``after`` seconds of a call: headers leave between two.
+    Infinite where a place was free before, which says nothing.
     """
     drawing = _fill(client, url, pixels)
     waiting = _open(client, url, _body(SHORT, pixels))
@@ -146,7 +146,7 @@ def _hang_up(client: httpx.Client, url: str, pixels: int, after: float) -> tuple
     time.sleep(0.5)  # until TorchServe has seen them go
     timings = answer["predictions"][0]["receipt"]["timings"]
     if timings["queue"] < gone - in_line:
-        return None
+        return math.inf, timings["denoise"] / SHORT
     return answered - gone - timings["denoise"] - timings["decode"], timings["denoise"] / SHORT
 
 
@@ -184,7 +184,8 @@ def _end(response: httpx.Response) -> float:
 
 def _fill(client: httpx.Client, url: str, pixels: int) -> list[httpx.Response]:
     """One long request in every place; its headers say that it is being drawn."""
-    return [_open(client, url, _body(LONG, pixels)) for _ in range(PLACES)]
+    with ThreadPoolExecutor(PLACES) as callers:
+        return list(callers.map(lambda _: _open(client, url, _body(LONG, pixels)), range(PLACES)))
 
 
 def _open(client: httpx.Client, url: str, body: load.Body) -> httpx.Response:
