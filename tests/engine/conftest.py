@@ -35,10 +35,9 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def lanes() -> Iterator[Lanes]:
-    """Two, as on two cores. They leave the process with one thread."""
-    yield Lanes(2)
-    torch.set_num_threads(1)
+def lanes(two_threads: None) -> Lanes:
+    """Two, in a process that had two threads."""
+    return Lanes(2)
 
 
 @pytest.fixture(scope="session")
