@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def machine() -> str:
     amx = "with AMX" if "amx_bf16" in flags else "without AMX"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{model} {amx}, {torch.get_num_threads()} cores in use, {gpu}; Python {platform.python_version()}, "
+        f"{model} {amx}, {len(os.sched_getaffinity(0))} cores, {gpu}; Python {platform.python_version()}, "
         f"torch {torch.__version__}, diffusers {diffusers.__version__}; {date.today().isoformat()}"
     )
 

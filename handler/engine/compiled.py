@@ -135,7 +135,10 @@ def _load(folder: Path, model: Model, shapes: Mapping[str, int]) -> CompiledUNet
     import torch
 
     if model.device.type == "cuda":
-        return CompiledUNet(model.unet, torch._inductor.aoti_load_package(str(folder / PACKAGE)), shapes)
+        code = torch._inductor.aoti_load_package(
+            str(folder / PACKAGE), run_single_threaded=True, device_index=model.device.index or 0
+        )
+        return CompiledUNet(model.unet, code, shapes)
     cores = torch.get_num_threads()
-    code = NativeCode(folder / LIBRARY, callers=cores)
-    return CompiledUNet(model.unet, code, shapes, Lanes(cores))
+    native = NativeCode(folder / LIBRARY, callers=cores)
+    return CompiledUNet(model.unet, native, shapes, Lanes(cores))
