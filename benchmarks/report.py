@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -17,6 +18,19 @@ HEADER = (
     "| figure | against | ours | other | unit | ratio (median) | spread | goal | met |\n" + "|---" * 9 + "|"
 )
 PROMISE_HEADER = "| promise | median | worst | unit | tries | promised | met |\n" + "|---" * 7 + "|"
+SERVED, REAL_SHAPES, ARCHIVE, GPU = TITLES = (
+    "The embedded model, served",
+    "SD 1.5's shapes at 256x256 on a CPU",
+    "From weights to an archive",
+    "SD 1.5's shapes at 512x512 on a GPU",
+)
+INTRODUCTION = """# Benchmarks
+
+Made by `make bench`; `make bench ARGS="--only served"` (or `mid`, `archive`) measures one section again, and
+`make bench ARGS=--gpu` the last one on a machine with a GPU. The two sides of a ratio are measured in one
+run, in turns; a ratio above 1 is in our favour. Spread: the lowest and the highest round.
+"""
+NOT_MEASURED = "Not measured."
 MET = {None: "-", True: "yes", False: "**no**"}
 
 
@@ -60,20 +74,30 @@ def machine() -> str:
     )
 
 
-def write(
-    ratios: Sequence[Ratio],
-    promises: Sequence[Promise],
-    remarks: Sequence[str],
-    plots: Sequence[Path],
-    path: Path,
-) -> None:
-    """Write the page; ``plots`` lie under the page's folder."""
-    pictures = "\n\n".join(f"![{plot.stem}]({plot.relative_to(path.parent)})" for plot in plots)
-    notes = "\n".join(f"- {ratio.name} ({ratio.other_side}): {ratio.note}" for ratio in ratios if ratio.note)
-    text = "\n".join(f"- {remark}" for remark in remarks)
-    promised = f"## Promises\n\n{promise_table(promises)}\n\n" if promises else ""
-    path.write_text(
-        f"# Benchmarks\n\nMade by `make bench`. Both sides of a ratio share a run, in turns; above 1 is in "
-        f"our favour.\n\nMachine: {machine()}.\n\n{table(ratios)}\n\n{notes}\n{text}\n\n"
-        f"{promised}{pictures}\n"
-    )
+@dataclass
+class Section:
+    """One part of the page: its figures, and the plots that lie beside the page."""
+
+    title: str
+    ratios: list[Ratio] = field(default_factory=list)
+    promises: list[Promise] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
+
+    def text(self, folder: Path) -> str:
+        """Markdown without its heading, for a page in ``folder``."""
+        notes = [f"{ratio.name} ({ratio.other_side}): {ratio.note}" for ratio in self.ratios if ratio.note]
+        parts = [f"Measured on: {machine()}.", table(self.ratios)]
+        parts.append("\n".join(f"- {line}" for line in [*notes, *self.remarks]))
+        parts.append(promise_table(self.promises) if self.promises else "")
+        parts += [f"![{plot.stem}]({plot.relative_to(folder)})" for plot in self.plots]
+        return "\n\n".join(part for part in parts if part)
+
+
+def write(section: Section, page: Path) -> None:
+    """Put the section into the page in place of what it held there; the other sections stay."""
+    found = page.read_text().split("\n## ")[1:] if page.exists() else []
+    texts = {title: text.strip() for title, _, text in (part.partition("\n") for part in found)}
+    texts[section.title] = section.text(page.parent)
+    body = "".join(f"\n## {title}\n\n{texts.get(title, NOT_MEASURED)}\n" for title in TITLES)
+    page.write_text(INTRODUCTION + body)

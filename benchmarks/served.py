@@ -18,12 +18,14 @@ PATIENCE = 4.0
 class Effort:
     """How long: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair.
 
-    ``peers`` is the effort for LitServe, BentoML and Ray Serve and for the plots; None leaves them out.
+    ``tune`` starts each side in turn with one and with two threads; without, each gets what was the faster
+    here. ``peers`` is the effort for LitServe, BentoML and Ray Serve and for the plots; None leaves them out.
     """
 
     rounds: int
     requests: int
     seconds: float
+    tune: bool = True
     peers: Effort | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,10 +40,15 @@ class Findings:
     joins: list[load.Answer] = field(default_factory=list)
 
 
-def compare(model: Path, folder: Path, effort: Effort, tell: Tell) -> Findings:
-    """Serve ``model`` by marquee and, one after the other, by each peer, and measure both in turns."""
+def compare(
+    model: Path, folder: Path, effort: Effort, tell: Tell, server: AbstractContextManager[str] | None = None
+) -> Findings:
+    """Serve ``model`` by marquee and, one after the other, by each peer, and measure both in turns.
+
+    ``server`` serves an archive made before; without it the embedded model's is made here.
+    """
     found = Findings(remarks=[TUNED])
-    with our_server(model, folder) as ours:
+    with server or our_server(model, folder) as ours:
         our_rate = served.mixed_saturation(ours, effort.requests)
         _against_tutorial(ours, model, folder, effort, found, tell)
         _against_batching(ours, our_rate, model, folder, effort, found, tell)
@@ -94,14 +99,14 @@ def _against_tutorial(
 ) -> None:
     archives = {
         (workers, threads): sides.pack_peer("tutorial_handler", model, folder, workers, batch=1)
-        for workers, threads in ((1, 2), (2, 1))
+        for workers, threads in (((1, 2), (2, 1)) if effort.tune else ((2, 1),))
     }
     rates: dict[tuple[int, int], float] = {}
-    for (workers, threads), mar in archives.items():
+    for (workers, threads), mar in archives.items() if effort.tune else ():
         name = f"tutorial handler, {workers} x {threads}"
         with sides.torchserve(mar, threads) as url:
             rates[workers, threads] = _tuning_rate(url, name, tell)
-    workers, threads = max(rates, key=lambda shape: rates[shape])
+    workers, threads = max(archives, key=lambda shape: rates.get(shape, 0.0))
     with sides.torchserve(archives[workers, threads], threads) as url:
         name = f"tutorial handler, {workers} x {threads}"
         _add(found, served.saturated(ours, url, name, effort, 4.0), tell)
@@ -114,7 +119,7 @@ def _against_batching(
 ) -> None:
     mar = sides.pack_peer("batching_handler", model, folder, 1, batch=sides.BATCH)
     side = sides.Side("TorchServe batching", lambda threads: sides.torchserve(mar, threads))
-    with side.start(_best_threads(side, tell)) as url:
+    with side.start(_best_threads(side, tell) if effort.tune else 1) as url:
         _all_three(ours, url, side.name, our_rate, (None, 4.0, 1.8), effort, found, tell)
         if effort.peers is not None:
             found.throughput["TorchServe batching"] = _throughputs(url, effort)
@@ -137,7 +142,7 @@ def _against_package(
         return
     side = make_side(python, model)
     try:
-        with side.start(_best_threads(side, tell)) as url:
+        with side.start(_best_threads(side, tell) if effort.tune else 1) as url:
             _all_three(ours, url, side.name, our_rate, (1.0, 1.0, 1.0), effort, found, tell)
     except sides.NoPicture as error:
         found.remarks.append(f"{side.name} is not measured: {error}")
@@ -171,7 +176,8 @@ def _all_three(
     _add(found, served.saturated(ours, url, name, effort, goals[0]), tell)
     _add(found, served.short_median(ours, url, name, effort, their_rate, goals[1]), tell)
     _add(found, served.goodput(ours, url, name, effort, our_rate, goals[2]), tell)
-    found.latency[name] = _latencies(url, their_rate, effort)
+    if effort.tune:
+        found.latency[name] = _latencies(url, their_rate, effort)
 
 
 def _add(found: Findings, ratio: Ratio, tell: Tell) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handler.digest import check_digests, file_digests
 from handler.engine.lanes import Lanes
 from handler.engine.native import NativeCode
 
@@ -109,10 +110,14 @@ class CompiledUNet:
 
 
 def with_compiled_unet(model: Model, root: Path) -> Model:
-    """The model with the archive's compiled UNet where there is one for this machine, else as it is."""
+    """The model with the archive's compiled UNet where there is one for this machine, else as it is.
+
+    Raises DigestError where compiled/ is not what the archive was built with: its code is about to run.
+    """
     path = root / FOLDER / KEY
     if not path.is_file():
         return model
+    check_digests(root, FOLDER, file_digests(root / FOLDER))
     shipped = json.loads(path.read_text(encoding="utf-8"))
     shapes, wanted = shipped.pop("shapes"), compile_key(model)
     differing = [

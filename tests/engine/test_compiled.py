@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ctypes
+import hashlib
 import json
 import logging
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from handler.digest import SUMS, DigestError
 from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, compile_key, with_compiled_unet
 from handler.engine.lanes import Lanes
 
@@ -107,6 +109,16 @@ def test_a_broken_library_means_the_plain_unet_on_all_cores(
     (record,) = caplog.records
     assert "cannot be loaded" in record.message
     assert torch.get_num_threads() == 2
+
+
+def test_code_that_is_not_the_archives_own_is_never_run(model: Any, tmp_path: Path) -> None:
+    _ship(tmp_path, {**compile_key(model), "shapes": SHAPES})
+    (tmp_path / FOLDER / LIBRARY).write_bytes(b"put here later")
+    key = hashlib.sha256((tmp_path / FOLDER / KEY).read_bytes()).hexdigest()
+    (tmp_path / SUMS).parent.mkdir()
+    (tmp_path / SUMS).write_text(f"{key}  {FOLDER}/{KEY}\n{'0' * 64}  {FOLDER}/{LIBRARY}\n")
+    with pytest.raises(DigestError, match=LIBRARY):
+        with_compiled_unet(model, tmp_path)
 
 
 def test_an_archive_without_compiled_code_is_served_as_it_is(model: Any, tmp_path: Path) -> None:
