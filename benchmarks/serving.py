@@ -173,6 +173,8 @@ def _all_three(
     tell: Tell,
 ) -> None:
     their_rate = served.mixed_saturation(url, effort.requests)
+    if not their_rate:
+        raise sides.NoPicture(f"{name} answers no request of a mixed load")
     _add(found, served.saturated(ours, url, name, effort, goals[0]), tell)
     _add(found, served.short_median(ours, url, name, effort, their_rate, goals[1]), tell)
     _add(found, served.goodput(ours, url, name, effort, our_rate, goals[2]), tell)

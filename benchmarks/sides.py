@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +118,12 @@ def peer_process(command: list[str], model: Path, port: int, threads: int) -> It
         wait_for_picture(url, process)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
+        process.terminate()  # it alone: Ray's driver ends its own cluster in order
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(40)
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float = 180.0) -> None:
@@ -153,19 +153,27 @@ def free_port() -> int:
 
 
 def litserve(python: Path, model: Path) -> Side:
-    port = free_port()
-    command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
-    return Side("LitServe", lambda threads: peer_process(command, model, port, threads))
+    def start(threads: int) -> AbstractContextManager[str]:
+        port = free_port()
+        command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
+        return peer_process(command, model, port, threads)
+
+    return Side("LitServe", start)
 
 
 def bentoml(python: Path, model: Path) -> Side:
-    port = free_port()
-    command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    return Side("BentoML", lambda threads: peer_process(command, model, port, threads))
+    def start(threads: int) -> AbstractContextManager[str]:
+        port = free_port()
+        command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
+        return peer_process([*command, "--host", "127.0.0.1", "--port", str(port)], model, port, threads)
+
+    return Side("BentoML", start)
 
 
 def ray_serve(python: Path, model: Path) -> Side:
-    port = free_port()
-    command = [str(python), str(PEERS / "ray_app.py"), str(port), str(BATCH), "0.05"]
-    return Side("Ray Serve", lambda threads: peer_process(command, model, port, threads))
+    def start(threads: int) -> AbstractContextManager[str]:
+        port = free_port()
+        command = [str(python), str(PEERS / "ray_app.py"), str(port), str(BATCH), "0.05"]
+        return peer_process(command, model, port, threads)
+
+    return Side("Ray Serve", start)
