@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "model_artifacts" / "shapes"
 PEERS = Effort(rounds=2, requests=64, seconds=12.0)
 FULL = Effort(rounds=3, requests=96, seconds=20.0, peers=PEERS)
-QUICK = Effort(rounds=1, requests=32, seconds=10.0, tune=False)
+QUICK = Effort(rounds=1, requests=32, seconds=6.0, tune=False)
 
 
 class Page:
