@@ -39,7 +39,9 @@ def strict_mode(model_folder: Path, config: Path, rounds: int) -> tuple[Ratio, s
     mine, other = alternate(lambda: rate(strict), lambda: rate(fast), rounds)
     together = [picture.image.tobytes() for picture in draw(strict, work)]
     lone = work if rounds > 1 else work[:6]
-    same = sum(draw(strict, [job])[0].image.tobytes() == bits for job, bits in zip(lone, together))
+    same = sum(
+        draw(strict, [job])[0].image.tobytes() == bits for job, bits in zip(lone, together, strict=False)
+    )
     remark = f"M6: {same} of {len(lone)} strict pictures are bit-identical alone and under load"
     goal = 0.8 if model.device.type == "cuda" else 0.6
     return Ratio("M6 strict/fast throughput", "fast mode", "pictures/s", mine, other, False, goal), remark
