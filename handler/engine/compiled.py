@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from handler.digest import check_digests, file_digests
 from handler.engine.lanes import Lanes
 from handler.engine.native import NativeCode
+from handler.engine.stand_in import StandInUNet
 
 if TYPE_CHECKING:
     import torch
@@ -57,56 +58,37 @@ def _processor(device: torch.device) -> str:
     return " ".join(["cpu", torch.backends.cpu.get_cpu_capability(), *names])
 
 
-class CompiledUNet:
-    """Called like the UNet it stands for; shapes it was not compiled for go to that one.
-
-    With ``lanes`` the rows of a call are split over them.
-    """
+class CompiledUNet(StandInUNet):
+    """Takes the shapes it was compiled for; with ``lanes`` the rows of a call are split over them."""
 
     def __init__(
-        self, unet: Any, compiled: Any, shapes: Mapping[str, int], lanes: Lanes | None = None
+        self, plain: Any, compiled: Any, shapes: Mapping[str, int], lanes: Lanes | None = None
     ) -> None:
+        super().__init__(plain)
         self.lanes = lanes
-        self._unet = unet
         self._compiled = compiled
         self._rows = shapes["rows"]
         self._size = (shapes["height"], shapes["width"])
 
-    @property
-    def config(self) -> Any:
-        return self._unet.config
+    def takes(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> bool:
+        return len(sample) <= self._rows and sample.shape[2:] == self._size
 
-    def __call__(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor | float,
-        encoder_hidden_states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """(rows, 4, height, width) to a tuple of the same shape, as ``UNet2DConditionModel`` does."""
+    def predict(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         import torch
 
-        if timestep_cond is None and len(sample) <= self._rows and sample.shape[2:] == self._size:
-            sample = sample.contiguous(memory_format=torch.channels_last)
-            times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
-            return (self._predict(sample, times.contiguous(), encoder_hidden_states.contiguous()),)
-        return self._unet(
-            sample,
-            timestep,
-            encoder_hidden_states=encoder_hidden_states,
-            timestep_cond=timestep_cond,
-            return_dict=False,
-        )
-
-    def _predict(self, *rows: torch.Tensor) -> Any:
-        import torch
-
+        rows = (sample.contiguous(memory_format=torch.channels_last), times.contiguous(), texts.contiguous())
         if self.lanes is None:
-            return self._compiled(*rows)
-        count = min(self.lanes.count, len(rows[0]))
+            output: torch.Tensor = self._compiled(*rows)
+            return output
+        count = min(self.lanes.count, len(sample))
         parts = list(zip(*(tensor.tensor_split(count) for tensor in rows)))
         return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
+
+    def call_plain(self, *arguments: Any, **named: Any) -> Any:
+        if self.lanes is None:
+            return super().call_plain(*arguments, **named)
+        with self.lanes.all_cores():
+            return super().call_plain(*arguments, **named)
 
 
 def with_compiled_unet(model: Model, root: Path) -> Model:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from handler.engine.denoiser import pad_rows
+from handler.engine.stand_in import StandInUNet
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +33,11 @@ def buckets(most: int) -> list[int]:
     return sorted({size for size in sizes if size < most} | {most})
 
 
-class GraphedUNet:
-    """Called like the UNet it stands for, ``plain``, which takes every call of another size or more rows."""
+class GraphedUNet(StandInUNet):
+    """Takes the size it was captured for, up to the largest row count."""
 
     def __init__(self, plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture) -> None:
-        self.plain = plain
+        super().__init__(plain)
         self.held_bytes = 0
         """Memory of the graphs, in which nothing else can be allocated."""
         self._shapes = [tensor.shape[1:] for tensor in example]
@@ -44,37 +45,17 @@ class GraphedUNet:
         self._calls = {count: capture(count) for count in sorted(row_counts, reverse=True)}
 
     @property
-    def config(self) -> Any:
-        return self.plain.config
-
-    @property
     def row_counts(self) -> list[int]:
         return sorted(self._calls)
 
-    def __call__(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor | float,
-        encoder_hidden_states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """(rows, 4, height, width) to a tuple of the same shape, as ``UNet2DConditionModel`` does."""
-        import torch
+    def takes(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> bool:
+        shapes = [tensor.shape[1:] for tensor in (sample, times, texts)]
+        return len(sample) <= max(self._calls) and shapes == self._shapes
 
-        times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
-        rows = (sample, times, encoder_hidden_states)
-        count = min((count for count in self._calls if count >= len(sample)), default=0)
-        if count and timestep_cond is None and [tensor.shape[1:] for tensor in rows] == self._shapes:
-            output = self._calls[count](*(pad_rows(tensor, count) for tensor in rows))
-            return (output[: len(sample)].clone(),)
-        return self.plain(
-            sample,
-            timestep,
-            encoder_hidden_states=encoder_hidden_states,
-            timestep_cond=timestep_cond,
-            return_dict=False,
-        )
+    def predict(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        count = min(count for count in self._calls if count >= len(sample))
+        output = self._calls[count](*(pad_rows(tensor, count) for tensor in (sample, times, texts)))
+        return output[: len(sample)].clone()
 
 
 def prove(plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture) -> Any:

@@ -6,8 +6,9 @@ operation (measured on two virtual cores: a step of 32 small rows 37 to 128 ms i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Callable, TypeVar
 
 Part = TypeVar("Part")
@@ -30,7 +31,8 @@ class Lanes:
         Raises the first part's error that there is, when all parts have ended.
         """
         if len(parts) == 1:
-            return [self._alone(function, parts[0])]
+            with self.all_cores():
+                return [function(parts[0])]
         calls = [self._pool.submit(_inferring, function, part) for part in parts]
         wait(calls)  # whoever tries again after an error must not meet a call that still runs
         return [call.result() for call in calls]
@@ -41,12 +43,14 @@ class Lanes:
         bounds = [len(rows) * i // count for i in range(count + 1)]
         return [rows[start:end] for start, end in zip(bounds, bounds[1:])]
 
-    def _alone(self, function: Callable[[Part], Result], part: Part) -> Result:
+    @contextmanager
+    def all_cores(self) -> Iterator[None]:
+        """For one call on every core, while no lane runs."""
         import torch
 
         torch.set_num_threads(self.count)
         try:
-            return function(part)
+            yield
         finally:
             torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ class EngineOptions:
     strict: bool = False
     """Fixed row counts, so that a picture's bits depend on its own job alone."""
     vectorised: bool = False
-    """Scheduler arithmetic for all rows at once (GPU) instead of diffusers' schedulers row by row (CPU)."""
+    """Scheduler arithmetic for all rows at once instead of diffusers' schedulers row by row (eager CPU)."""
     decode_thread: bool = False
     """Decode in a thread beside the denoising steps (GPU) instead of between them (CPU)."""
     max_steps: int = 100

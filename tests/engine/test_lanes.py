@@ -141,3 +141,16 @@ def test_a_latent_that_is_not_finite_fails_alone(model: Model, lanes: Lanes, bad
     del wanted[bad]
     for result, picture in zip(results, wanted, strict=True):
         assert nearly_equal(pixels(result), pixels(picture))
+
+
+def test_what_was_not_compiled_runs_on_all_cores(lanes: Lanes) -> None:
+    seen: list[int] = []
+
+    def plain(*_: object, **__: object) -> str:
+        seen.append(torch.get_num_threads())
+        return "plain"
+
+    unet = CompiledUNet(plain, None, {"rows": 4, "height": 8, "width": 8}, lanes)
+    other_size = torch.zeros(1, 4, 16, 16)
+    assert unet(other_size, 1, encoder_hidden_states=torch.zeros(1, 4, 8)) == "plain"
+    assert (seen, torch.get_num_threads()) == ([lanes.count], 1)
