@@ -10,6 +10,7 @@ import pytest
 import torch
 from driving import nearly_equal, pixels
 
+from handler.engine.compiled import CompiledUNet
 from handler.engine.decoder import NOT_FINITE, PictureDecoder, Undecoded
 from handler.engine.lanes import Lanes
 from handler.engine.ticket import Size, Ticket
