@@ -13,7 +13,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handler.engine.compiled import FOLDER, KEY, LIBRARY, PACKAGE, compile_key
+from handler.engine.compiled import FOLDER, KEY, LANES_FROM, LIBRARY, PACKAGE, compile_key
+from handler.engine.lane_trial import lanes_from
+from handler.engine.lanes import Lanes
+from handler.engine.native import NativeCode
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +88,7 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
         )
     if model.device.type == "cpu":
         _unpack_library(target)
+        shapes = {**shapes, LANES_FROM: _try_lanes(target / LIBRARY, shapes, _example(model, shapes))}
     key = {**compile_key(model), "shapes": shapes}
     (target / KEY).write_text(json.dumps(key, indent=2, sort_keys=True), encoding="utf-8")
 
@@ -96,6 +100,14 @@ def _unpack_library(folder: Path) -> None:
         with package.open(name) as source, (folder / LIBRARY).open("wb") as library:
             shutil.copyfileobj(source, library)
     (folder / PACKAGE).unlink()
+
+
+def _try_lanes(library: Path, shapes: dict[str, int], rows: tuple[torch.Tensor, ...]) -> int:
+    import torch
+
+    cores = torch.get_num_threads()
+    with torch.inference_mode():
+        return lanes_from(NativeCode(library, callers=cores), shapes, rows, Lanes(cores))
 
 
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:

@@ -30,6 +30,8 @@ FOLDER = "compiled"
 LIBRARY = "unet.so"
 PACKAGE = "unet.pt2"
 KEY = "key.json"
+LANES_FROM = "lanes_from"
+"""Among the shapes in the key: rows from which a call is split over lanes (``handler.engine.lane_trial``)."""
 
 
 def compile_key(model: Model) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def _processor(device: torch.device) -> str:
 
 
 class CompiledUNet(StandInUNet):
-    """Takes the shapes it was compiled for; with ``lanes`` the rows of a call are split over them."""
+    """Takes the shapes it was compiled for; with ``lanes`` enough rows are split over them."""
 
     def __init__(
         self, plain: Any, compiled: Any, shapes: Mapping[str, int], lanes: Lanes | None = None
@@ -69,6 +71,7 @@ class CompiledUNet(StandInUNet):
         self._compiled = compiled
         self._rows = shapes["rows"]
         self._size = (shapes["height"], shapes["width"])
+        self._lanes_from = shapes.get(LANES_FROM, 2)
 
     def takes(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> bool:
         return len(sample) <= self._rows and sample.shape[2:] == self._size
@@ -80,7 +83,7 @@ class CompiledUNet(StandInUNet):
         if self.lanes is None:
             output: torch.Tensor = self._compiled(*rows)
             return output
-        count = min(self.lanes.count, len(sample))
+        count = min(self.lanes.count, len(sample)) if len(sample) >= self._lanes_from else 1
         parts = list(zip(*(tensor.tensor_split(count) for tensor in rows)))
         return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
 

@@ -42,7 +42,8 @@ def compiled_members(members: Sequence[Member], beside: Path, progress: Progress
 
 def _compile(root: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "handler.engine.compile_unet", str(root)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_WAIT_POLICY": "PASSIVE"}
+    as_served = {"GOMP_SPINCOUNT": "10000"}
+    environment = {**os.environ, **as_served, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()[-LAST_LINES:]

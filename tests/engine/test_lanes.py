@@ -12,6 +12,7 @@ from driving import nearly_equal, pixels
 
 from handler.engine.compiled import CompiledUNet
 from handler.engine.decoder import NOT_FINITE, PictureDecoder, Undecoded
+from handler.engine.lane_trial import lanes_from
 from handler.engine.lanes import Lanes
 from handler.engine.ticket import Size, Ticket
 from handler.job import Failure, Outcome, Picture
@@ -155,3 +156,17 @@ def test_what_was_not_compiled_runs_on_all_cores(lanes: Lanes) -> None:
     other_size = torch.zeros(1, 4, 16, 16)
     assert unet(other_size, 1, encoder_hidden_states=torch.zeros(1, 4, 8)) == "plain"
     assert (seen, torch.get_num_threads()) == ([lanes.count], 1)
+
+
+@pytest.mark.parametrize("from_rows", [2, 8])
+def test_lanes_are_used_from_the_rows_where_they_win(lanes: Lanes, from_rows: int) -> None:
+    def code(sample: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread() is threading.main_thread():
+            slow = len(sample) >= from_rows
+        else:
+            slow = len(sample) * lanes.count < from_rows
+        time.sleep(0.05 if slow else 0.0)
+        return sample
+
+    example = (torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 4, 8))
+    assert lanes_from(code, {"rows": 8, "height": 8, "width": 8}, example, lanes) == from_rows
