@@ -17,6 +17,7 @@ from handler.engine.compiled import FOLDER, KEY, LANES_FROM, LIBRARY, PACKAGE, c
 from handler.engine.lane_trial import lanes_from
 from handler.engine.lanes import Lanes
 from handler.engine.native import NativeCode
+from handler.engine.packing import pack_convolutions
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,10 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
     rows = torch.export.Dim("rows", min=1, max=shapes["rows"])
     # Freezing folds and pre-packs the weights: on a CPU without it compiling gains a tenth, with it a third.
     # One thread per call there, because several calls run beside each other (handler.engine.native).
-    options = {"freezing": True, "cpp.threads": 1} if model.device.type == "cpu" else {}
+    options: dict[str, Any] = {}
+    if model.device.type == "cpu":
+        options = {"freezing": True, "cpp.threads": 1}
+        pack_convolutions()
     with torch.no_grad():
         program = torch.export.export(
             Predict(), _example(model, shapes), dynamic_shapes=({0: rows}, {0: rows}, {0: rows})

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import torch
 from driving import draw, nearly_equal, pixels
 from PIL import Image
 
-from handler.engine.compiled import FOLDER, KEY, CompiledUNet, with_compiled_unet
+from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, with_compiled_unet
 from handler.engine.engine import Engine
 from handler.engine.profile import choose_profile
 from handler.engine.start import start_engine
@@ -151,6 +152,36 @@ def test_code_of_another_torch_is_left_alone_with_one_line(
     assert f"torch: 2.0.0, here {torch.__version__}" in record.message
     assert choose_profile(model, settings).name == "cpu eager"
     assert not isinstance(model.unet, CompiledUNet)
+
+
+CALLED_WITH_THREE_ROWS = """
+import sys, torch
+from pathlib import Path
+from handler.engine.native import NativeCode
+code = NativeCode(Path(sys.argv[1]), callers=1)
+side, tokens, width = map(int, sys.argv[2:])
+with torch.inference_mode():
+    code(torch.zeros(3, 4, side, side), torch.zeros(3), torch.zeros(3, tokens, width))
+"""
+
+
+def test_no_weights_are_laid_out_anew_in_a_call(
+    unpacked: Path, settings: Settings, plain_model: Model
+) -> None:
+    side = settings.defaults.width // 2 ** (len(plain_model.vae.config.block_out_channels) - 1)
+    tokens = plain_model.text_encoder.config.max_position_embeddings
+    numbers = [str(n) for n in (side, tokens, plain_model.unet.config.cross_attention_dim)]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLED_WITH_THREE_ROWS, str(unpacked / FOLDER / LIBRARY), *numbers],
+        cwd=ROOT,
+        env={**os.environ, "ONEDNN_VERBOSE": "profile_exec"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    primitives = [line.split(",")[5] for line in done.stdout.splitlines() if ",primitive,exec," in line]
+    assert "convolution" in primitives
+    assert "reorder" not in primitives
 
 
 def test_inspect_accepts_the_archive(compiled_mar: Path) -> None:
