@@ -93,8 +93,7 @@ def _calls_before_the_next(mar: Path) -> int:
     """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
-        built = core.Built(mar, Path(unpacked), Path(unpacked) / "model", 0.0)
-        engine, _, settings = core.load_engine(built, compiled=False)
+        engine, _, settings = core.load_engine(Path(unpacked), compiled=False)
     bodies, watchdog = traffic.equal(LONG), Watchdog(600)
     carrier = Carrier[Any](engine, watchdog)
     iterations, names = Iterations(carrier), [str(number) for number in range(PLACES + 1)]

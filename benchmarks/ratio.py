@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.stalls import unstalled
 
@@ -35,23 +37,30 @@ class Ratio:
     def rounds(self) -> list[float]:
         pairs = zip(self.ours, self.other, strict=True)
         if self.lower_is_better:
-            return [theirs / max(mine, 1e-9) for mine, theirs in pairs]
-        return [mine / max(theirs, 1e-9) for mine, theirs in pairs]
+            return [_times(theirs, mine) for mine, theirs in pairs]
+        return [_times(mine, theirs) for mine, theirs in pairs]
 
     @property
     def met(self) -> bool | None:
         return None if self.goal is None else self.value >= self.goal
 
 
+def _times(top: float, bottom: float) -> float:
+    """A side that gave nothing (rate 0, or endless seconds) loses to any other; 0 where ours did."""
+    if top == 0 or math.isinf(bottom):
+        return 0.0
+    return top / bottom if bottom else math.inf
+
+
 def alternate(
-    ours: Callable[[], float], other: Callable[[], float], rounds: int
+    ours: Callable[[int], float], other: Callable[[int], float], rounds: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure both in turns, ``rounds`` times; which goes first alternates too."""
+    """Measure both in turns; each gets the round's number, and which goes first alternates too."""
     mine, theirs = list[float](), list[float]()
-    for index in range(rounds):
-        for side in ("ours", "other") if index % 2 == 0 else ("other", "ours"):
+    for number in range(rounds):
+        for side in ("ours", "other") if number % 2 == 0 else ("other", "ours"):
             if side == "ours":
-                mine.append(unstalled(ours))
+                mine.append(unstalled(partial(ours, number)))
             else:
-                theirs.append(unstalled(other))
+                theirs.append(unstalled(partial(other, number)))
     return tuple(mine), tuple(theirs)

@@ -83,11 +83,12 @@ class Section:
     promises: list[Promise] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
+    minutes: float = 0.0
 
     def text(self, folder: Path) -> str:
         """Markdown without its heading, for a page in ``folder``."""
         notes = [f"{ratio.name} ({ratio.other_side}): {ratio.note}" for ratio in self.ratios if ratio.note]
-        parts = [f"Measured on: {machine()}.", table(self.ratios)]
+        parts = [f"Measured on: {machine()}; {self.minutes:.0f} minutes.", table(self.ratios)]
         parts.append("\n".join(f"- {line}" for line in [*notes, *self.remarks]))
         parts.append(promise_table(self.promises) if self.promises else "")
         parts += [f"![{plot.stem}]({plot.relative_to(folder)})" for plot in self.plots]

@@ -6,37 +6,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import load, traffic
+from benchmarks.promises import Promise
 from benchmarks.ratio import Ratio, alternate
 
 STEPS = 20
 CLIENTS = 16
 SHORT = min(traffic.MIXED_STEPS)
 PATIENCE = 4.0
+POISONED = 20
+"""Every so many requests one asks for what cannot be."""
 
 
 @dataclass(frozen=True)
 class Effort:
     """How long: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair.
 
-    ``tune`` starts each side in turn with one and with two threads; without, each gets what was the faster
-    here. ``peers`` is the effort for LitServe, BentoML and Ray Serve and for the plots; None leaves them out.
+    ``whole`` tunes each side, measures the packages and our archive without compiled code, and draws the
+    plots.
     """
 
     rounds: int
     requests: int
     seconds: float
-    tune: bool = True
-    peers: Effort | None = None
+    whole: bool = True
 
 
-def saturated(ours: str, other: str, name: str, effort: Effort, goal: float | None) -> Ratio:
+@dataclass(frozen=True)
+class Pair:
+    """Our server and another, each by its URL; ``other`` is the name of the other in the table."""
+
+    ours: str
+    theirs: str
+    other: str
+
+
+class Refusals:
+    """Counts what each side of a pair left without a picture, for the table's notes."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, int] = {}
+        self._sent: dict[str, int] = {}
+
+    def counted(self, url: str, answers: list[load.Answer]) -> list[load.Answer]:
+        self._sent[url] = self._sent.get(url, 0) + len(answers)
+        self._failed[url] = self._failed.get(url, 0) + sum(not answer.good for answer in answers)
+        return answers
+
+    def note(self, pair: Pair) -> str:
+        """Empty where every request had its picture."""
+        if not any(self._failed.values()):
+            return ""
+        ours, theirs = (f"{self._failed[url]} of {self._sent[url]}" for url in (pair.ours, pair.theirs))
+        return f"without a picture: {ours} requests of ours, {theirs} of theirs"
+
+
+def saturated(pair: Pair, effort: Effort, goal: float | None) -> Ratio:
     """M2: pictures per second of 16 clients that ask for equal steps."""
+    refusals = Refusals()
 
-    def rate(url: str) -> float:
-        return load.throughput(load.run_closed(url, traffic.equal(STEPS), CLIENTS, effort.requests))
+    def rate(url: str, number: int) -> float:
+        answers = load.run_closed(url, traffic.equal(STEPS, seed=number), CLIENTS, effort.requests)
+        return load.throughput(refusals.counted(url, answers))
 
-    mine, theirs = alternate(lambda: rate(ours), lambda: rate(other), effort.rounds)
-    return Ratio("M2 saturated pictures/s, 16 clients", name, "pictures/s", mine, theirs, False, goal)
+    mine, theirs = alternate(lambda n: rate(pair.ours, n), lambda n: rate(pair.theirs, n), effort.rounds)
+    name = "M2 saturated pictures/s, 16 clients"
+    return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 
 
 def mixed_saturation(url: str, requests: int) -> float:
@@ -44,35 +78,34 @@ def mixed_saturation(url: str, requests: int) -> float:
     return load.throughput(load.run_closed(url, traffic.mixed(), CLIENTS, requests))
 
 
-def short_median(
-    ours: str, other: str, name: str, effort: Effort, saturation: float, goal: float | None
-) -> Ratio:
+def short_median(pair: Pair, effort: Effort, saturation: float, goal: float | None) -> Ratio:
     """M3: median seconds of the 10-step requests at 0.8 of the other side's mixed saturation."""
+    refusals = Refusals()
 
-    def median(url: str) -> float:
-        answers = load.run_open(url, traffic.mixed(), 0.8 * saturation, effort.seconds)
-        return load.median_seconds(answers, SHORT)
+    def median(url: str, number: int) -> float:
+        answers = load.run_open(url, traffic.mixed(number), 0.8 * saturation, effort.seconds, number)
+        return load.median_seconds(refusals.counted(url, answers), SHORT)
 
-    mine, theirs = alternate(lambda: median(ours), lambda: median(other), effort.rounds)
-    return Ratio(
-        "M3 median of 10-step requests at 0.8 of the other's saturation", name, "s", mine, theirs, True, goal
-    )
+    mine, theirs = alternate(lambda n: median(pair.ours, n), lambda n: median(pair.theirs, n), effort.rounds)
+    name = "M3 median of 10-step requests at 0.8 of the other's saturation"
+    return Ratio(name, pair.other, "s", mine, theirs, True, goal, refusals.note(pair))
 
 
-def goodput(ours: str, other: str, name: str, effort: Effort, rate: float, goal: float | None) -> Ratio:
+def goodput(pair: Pair, effort: Effort, rate: float, goal: float | None) -> Ratio:
     """M3: answers per second that come within 4x the unloaded time, at 0.9 of our mixed saturation.
 
     The unloaded times are the other side's own, measured here: the same bound for both.
     """
-    unloaded = unloaded_seconds(other)
+    unloaded, refusals = unloaded_seconds(pair.theirs), Refusals()
+    seconds = effort.seconds / 2  # what the other side cannot answer in time must be waited for
 
-    def good(url: str) -> float:
-        # Half as long as the others: what the other side cannot answer in time must be waited for.
-        answers = load.run_open(url, traffic.mixed(), 0.9 * rate, effort.seconds / 2)
-        return in_time(answers, unloaded) / (effort.seconds / 2)
+    def good(url: str, number: int) -> float:
+        answers = load.run_open(url, traffic.mixed(number), 0.9 * rate, seconds, number)
+        return in_time(refusals.counted(url, answers), unloaded) / seconds
 
-    mine, theirs = alternate(lambda: good(ours), lambda: good(other), effort.rounds)
-    return Ratio("M3 goodput at 0.9 of our saturation", name, "pictures/s", mine, theirs, False, goal)
+    mine, theirs = alternate(lambda n: good(pair.ours, n), lambda n: good(pair.theirs, n), effort.rounds)
+    name = "M3 goodput at 0.9 of our saturation"
+    return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 
 
 def unloaded_seconds(url: str) -> dict[int, float]:
@@ -88,20 +121,27 @@ def in_time(answers: Sequence[load.Answer], unloaded: dict[int, float]) -> int:
     return sum(a.good and a.seconds <= PATIENCE * unloaded[a.num_inference_steps] for a in answers)
 
 
-def poison_guard(ours: str, effort: Effort, rate: float) -> tuple[Ratio, int]:
-    """Our goodput with 5 % poisoned requests against none, and how many innocents failed (must be 0)."""
-    unloaded, innocents_failed = unloaded_seconds(ours), 0
+def poison_guard(ours: str, effort: Effort, rate: float) -> tuple[Ratio, list[Promise]]:
+    """Our goodput with 5 % poisoned requests on top against none; who failed beside them, and how."""
+    unloaded = unloaded_seconds(ours)
+    innocents_failed: list[float] = []
+    poison_accepted: list[float] = []
 
-    def good(every: int | None) -> float:
-        nonlocal innocents_failed
-        bodies = traffic.mixed() if every is None else traffic.poisoned(traffic.mixed(), every)
-        answers = load.run_open(ours, bodies, 0.8 * rate, effort.seconds)
+    def good(number: int, bodies_per_innocent: float) -> float:
+        bodies = traffic.mixed(number)
+        if bodies_per_innocent > 1:
+            bodies = traffic.poisoned(bodies, POISONED)
+        answers = load.run_open(ours, bodies, 0.8 * rate * bodies_per_innocent, effort.seconds, number)
         innocents = [a for a in answers if a.num_inference_steps]
-        innocents_failed += sum(not a.good for a in innocents)
+        innocents_failed.append(sum(not a.good for a in innocents))
+        poison_accepted.append(sum(a.status != 400 for a in answers if not a.num_inference_steps))
         return in_time(innocents, unloaded) / max(1, len(innocents))
 
-    mine, clean = alternate(lambda: good(20), lambda: good(None), effort.rounds)
-    ratio = Ratio(
-        "guard: share in time with 5 % poison", "ours without poison", "share", mine, clean, False, 0.95
-    )
-    return ratio, innocents_failed
+    more = POISONED / (POISONED - 1)
+    mine, clean = alternate(lambda n: good(n, more), lambda n: good(n, 1.0), effort.rounds)
+    name = "guard: share of the innocents in time with 5 % poison"
+    ratio = Ratio(name, "ours without poison", "share", mine, clean, False, 0.95)
+    return ratio, [
+        Promise("innocent requests that fail beside poisoned ones", "requests", tuple(innocents_failed), 1),
+        Promise("poisoned requests without their own 400", "requests", tuple(poison_accepted), 1),
+    ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import yaml
@@ -22,12 +23,22 @@ SHARED_PACKAGES = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site
 BATCH = 16
 
 
+class Workers(NamedTuple):
+    """How a side shares the cores: this many worker processes with so many threads each."""
+
+    processes: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.processes} x {self.threads}"
+
+
 @dataclass(frozen=True)
 class Side:
-    """One server under test; ``start(threads)`` serves until the block ends and gives the URL for POSTs."""
+    """One server under test; ``start(workers)`` serves until the block ends and gives the URL for POSTs."""
 
     name: str
-    start: Callable[[int], AbstractContextManager[str]]
+    start: Callable[[Workers], AbstractContextManager[str]]
 
 
 @contextmanager
@@ -44,7 +55,16 @@ def torchserve(mar: Path, threads: int) -> Iterator[str]:
         server.stop()
 
 
-def pack_peer(handler: str, model: Path, folder: Path, workers: int, batch: int) -> Path:
+def torchserve_peer(name: str, handler: str, model: Path, folder: Path, batch: int) -> Side:
+    """A baseline handler in real TorchServe."""
+
+    def start(workers: Workers) -> AbstractContextManager[str]:
+        return torchserve(_pack_peer(handler, model, folder, workers.processes, batch), workers.threads)
+
+    return Side(name, start)
+
+
+def _pack_peer(handler: str, model: Path, folder: Path, workers: int, batch: int) -> Path:
     """A model.mar of a baseline handler, made with the official torch-model-archiver."""
     stage = folder / f"{handler}-{workers}"
     shutil.rmtree(stage, ignore_errors=True)
@@ -93,14 +113,15 @@ def make_environment(package: str, folder: Path) -> Path | None:
 
 
 @contextmanager
-def peer_process(command: list[str], model: Path, port: int, threads: int) -> Iterator[str]:
+def peer_process(command: list[str], model: Path, port: int, workers: Workers) -> Iterator[str]:
     """A peer's own server in its own process group, ready when it draws its first picture."""
     environment = {
         **os.environ,
         "BENCH_MODEL": str(model),
-        "BENCH_THREADS": str(threads),
+        "BENCH_WORKERS": str(workers.processes),
+        "BENCH_THREADS": str(workers.threads),
         "BENCH_BATCH": str(BATCH),
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(workers.threads),
         "GOMP_SPINCOUNT": "10000",  # what marquee serve gives TorchServe: PASSIVE is slower (serving.TUNED)
         "PYTHONPATH": str(PEERS),
         "PATH": f"{Path(command[0]).parent}:{os.environ['PATH']}",
@@ -153,27 +174,27 @@ def free_port() -> int:
 
 
 def litserve(python: Path, model: Path) -> Side:
-    def start(threads: int) -> AbstractContextManager[str]:
+    def start(workers: Workers) -> AbstractContextManager[str]:
         port = free_port()
         command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
-        return peer_process(command, model, port, threads)
+        return peer_process(command, model, port, workers)
 
     return Side("LitServe", start)
 
 
 def bentoml(python: Path, model: Path) -> Side:
-    def start(threads: int) -> AbstractContextManager[str]:
+    def start(workers: Workers) -> AbstractContextManager[str]:
         port = free_port()
         command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
-        return peer_process([*command, "--host", "127.0.0.1", "--port", str(port)], model, port, threads)
+        return peer_process([*command, "--host", "127.0.0.1", "--port", str(port)], model, port, workers)
 
     return Side("BentoML", start)
 
 
 def ray_serve(python: Path, model: Path) -> Side:
-    def start(threads: int) -> AbstractContextManager[str]:
+    def start(workers: Workers) -> AbstractContextManager[str]:
         port = free_port()
         command = [str(python), str(PEERS / "ray_app.py"), str(port), str(BATCH), "0.05"]
-        return peer_process(command, model, port, threads)
+        return peer_process(command, model, port, workers)
 
     return Side("Ray Serve", start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from types import TracebackType
 from typing import TypeVar
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
-STALL_SECONDS = 1.0
+STALL_SECONDS = 0.5
 ATTEMPTS = 3
 
 
@@ -34,8 +36,9 @@ class StallWatch:
         self._thread.join()
 
     def _tick(self) -> None:
-        before = time.perf_counter()
-        while not self._over.wait(TICK_SECONDS):
+        before, over = time.perf_counter(), False
+        while not over:
+            over = self._over.wait(TICK_SECONDS)
             now = time.perf_counter()
             self.longest = max(self.longest, now - before - TICK_SECONDS)
             before = now
@@ -43,9 +46,11 @@ class StallWatch:
 
 def unstalled(measure: Callable[[], T]) -> T:
     """Run ``measure`` again while it meets a stall, three times at most; the last result counts."""
-    for _ in range(ATTEMPTS):
+    for attempt in range(1, ATTEMPTS + 1):
         with StallWatch() as watch:
             result = measure()
         if watch.longest < STALL_SECONDS:
             break
+        what = "measured again" if attempt < ATTEMPTS else "kept all the same"
+        logger.warning("the machine stood still for %.1f s: %s", watch.longest, what)
     return result

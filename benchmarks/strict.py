@@ -7,27 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import MID, draw, jobs
+from benchmarks.core import MID, draw, jobs, load_engine
 from benchmarks.ratio import Ratio, alternate
 
 if TYPE_CHECKING:
     from handler.engine.engine import Engine
 
 
-def strict_mode(model_folder: Path, config: Path, rounds: int) -> tuple[Ratio, str]:
-    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical."""
-    from handler.device import set_threads
+def strict_mode(root: Path, rounds: int) -> tuple[Ratio, str]:
+    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical.
+
+    ``root`` is an unpacked archive; both engines draw with its compiled UNet.
+    """
     from handler.engine.profile import choose_profile
     from handler.engine.start import start_engine
-    from handler.model import load_model
-    from handler.settings import load_settings
 
-    settings = load_settings(config)
-    set_threads(settings)
-    model = load_model(model_folder, settings)
-    profile = choose_profile(model, settings)
-    fast = start_engine(model, settings, profile)
-    strict = start_engine(model, replace(settings, strict=True), profile)
+    fast, model, settings = load_engine(root)
+    strict = start_engine(model, replace(settings, strict=True), choose_profile(model, settings))
     twenty_steps = replace(MID, num_inference_steps=20)
     work = jobs(twenty_steps, 2 * settings.max_batch, settings)
 
@@ -36,7 +32,7 @@ def strict_mode(model_folder: Path, config: Path, rounds: int) -> tuple[Ratio, s
         draw(engine, work)
         return len(work) / (time.perf_counter() - started)
 
-    mine, other = alternate(lambda: rate(strict), lambda: rate(fast), rounds)
+    mine, other = alternate(lambda _: rate(strict), lambda _: rate(fast), rounds)
     together = [picture.image.tobytes() for picture in draw(strict, work)]
     lone = work if rounds > 1 else work[:6]
     same = sum(

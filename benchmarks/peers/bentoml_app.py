@@ -8,7 +8,9 @@ import torch
 from drawing import draw, load
 
 
-@bentoml.service(workers=1, traffic={"timeout": 600, "max_concurrency": 256})
+@bentoml.service(
+    workers=int(os.environ.get("BENCH_WORKERS", "1")), traffic={"timeout": 600, "max_concurrency": 256}
+)
 class Pictures:
     def __init__(self) -> None:
         self.pipe = load()

@@ -1,5 +1,6 @@
 """LitServe with its dynamic batching: python litserve_app.py PORT BATCH SECONDS"""
 
+import os
 import sys
 
 import litserve
@@ -31,6 +32,7 @@ class Pictures(litserve.LitAPI):
 if __name__ == "__main__":
     port, batch, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     api = Pictures(max_batch_size=batch, batch_timeout=seconds)
-    litserve.LitServer(api, accelerator="cpu", timeout=600).run(
+    workers = int(os.environ["BENCH_WORKERS"])
+    litserve.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=600).run(
         host="127.0.0.1", port=port, num_api_servers=1, generate_client_file=False
     )

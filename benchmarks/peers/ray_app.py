@@ -1,5 +1,6 @@
 """Ray Serve with its request batching: python ray_app.py PORT BATCH SECONDS"""
 
+import os
 import signal
 import sys
 
@@ -9,9 +10,13 @@ from drawing import draw, load
 from ray import serve
 
 PORT, BATCH, SECONDS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+WORKERS = int(os.environ["BENCH_WORKERS"])
+GPUS = 1 / WORKERS if torch.cuda.is_available() else 0  # an actor that asks for no GPU sees none
 
 
-@serve.deployment(max_ongoing_requests=256, ray_actor_options={"num_cpus": 1})
+@serve.deployment(
+    num_replicas=WORKERS, max_ongoing_requests=256, ray_actor_options={"num_cpus": 1, "num_gpus": GPUS}
+)
 class Pictures:
     def __init__(self):
         self.pipe = load()

@@ -67,9 +67,7 @@ def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Runn
     from pipeline.cloud.vertex.server import VertexPorts, start_vertex
 
     certificate = ensure_certificate(folder.certificates)
-    faults = FaultBook(folder.faults)
-    for text in options.faults:
-        faults.set(parse_fault(text))
+    faults = _fault_book(folder, options)
     port = folder.free_port
     with contextlib.ExitStack() as stack:
         store = ObjectStore(folder.storage)
@@ -104,6 +102,13 @@ def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Runn
             credentials_file=str(credentials),
             project=PROJECT,
         )
+
+
+def _fault_book(folder: CloudFolder, options: CloudOptions) -> FaultBook:
+    faults = FaultBook(folder.faults)
+    for text in options.faults:
+        faults.set(parse_fault(text))
+    return faults
 
 
 def start(folder: CloudFolder, options: CloudOptions) -> Running:
