@@ -42,8 +42,7 @@ def set_threads(settings: Settings) -> int:
     """Give this worker its share of the cores and return it; call once, before the first operation.
 
     Two workers with two OpenMP threads each on two cores spin against each other and take twenty times as
-    long (measured). Where the environment is ours, OMP_WAIT_POLICY=PASSIVE helps too; a worker cannot set it
-    itself, because TorchServe has imported torch before our code runs.
+    long (measured).
     """
     share = max(1, cores() // settings.workers)
     # torch starts with OMP_NUM_THREADS: whoever runs several servers on these cores gives each its part so.

@@ -49,5 +49,5 @@ def _short_json(text: bytes | bytearray | str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

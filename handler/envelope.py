@@ -18,11 +18,14 @@ NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too 
 def are_instances(rows: Sequence[Any], context: Any) -> bool:
     """Whether an envelope that is not ours has merged the batch into one list of instances.
 
-    Rows of requests are mappings from parameter names to values; a prompt is never text there, only bytes.
+    Rows of requests are mappings from parameter names to values, "body" that of most. A prompt is text there
+    only as a part of a form.
     """
     if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
         return True
-    fields = [row.get(name) for row in rows if "body" not in row for name in ("prompt", "describe", "data")]
+    if any("body" in row for row in rows):
+        return False
+    fields = [row.get(name) for row in rows for name in ("prompt", "describe", "data")]
     return any(isinstance(field, (str, bool)) or _has_prompt(field) for field in fields)
 
 

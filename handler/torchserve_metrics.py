@@ -1,7 +1,8 @@
 """The engine's numbers as TorchServe metrics, which its frontend shows to Prometheus.
 
-Each value travels as a log line of the worker, so they go out at most once a second. The frontend drops
-metrics it was not told of: it needs ``model_metrics_auto_detect=true`` (0.11 and newer) or a metrics file.
+Each value travels as a log line of the worker, so they go out at most once a second while pictures are drawn.
+The frontend drops metrics it was not told of: it needs ``model_metrics_auto_detect=true`` (0.11 and newer) or
+a metrics file.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ class Publisher:
     def __init__(self, engine: Engine, metrics: Any, model_name: str) -> None:
         self._engine = engine
         self._dimensions = [model_name]
-        self._published: dict[str, int] = {}
+        # The warm-up is nobody's request.
+        self._published: dict[str, int] = {name: engine.metrics.counts[name] for name in COUNTERS}
+        engine.metrics.drain()
         self._last = time.monotonic()
         self._metrics = _register(metrics)
 
     def publish(self) -> None:
         elapsed = time.monotonic() - self._last
-        if not self._metrics or elapsed < SECONDS_BETWEEN:
+        if not self._metrics or (elapsed < SECONDS_BETWEEN and self._engine.busy):
             return
         self._last += elapsed
         grown = {name: self._grown(name) for name in COUNTERS}

@@ -86,7 +86,7 @@ class Carrier(Generic[Reply]):
         """Steps until a request is answered or ``seconds`` would be exceeded; returns the answers."""
         end = time.monotonic() + seconds
         stepped = False
-        while not (answered := self._take_answers()):
+        while not (answered := self.take_answers()):
             if self.engine.busy and (not stepped or time.monotonic() + self.engine.pace.step_seconds < end):
                 self._step()
                 stepped = True
@@ -130,7 +130,8 @@ class Carrier(Generic[Reply]):
         if len(outcomes) == len(request.outcomes):
             request.reply = self._pool.submit(request.answer, outcomes)
 
-    def _take_answers(self) -> dict[str, Reply]:
+    def take_answers(self) -> dict[str, Reply]:
+        """The answers that are ready; their requests are closed."""
         done = [name for name, request in self._open.items() if request.reply and request.reply.done()]
         return {name: self._reply(self._open.pop(name)) for name in done}
 

@@ -117,7 +117,7 @@ def _try_lanes(library: Path, shapes: dict[str, int], rows: tuple[torch.Tensor, 
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:
     import torch
 
-    config, tokens = model.unet.config, model.text_encoder.config.max_position_embeddings
+    config, tokens = model.unet.config, model.tokenizer.model_max_length  # what prompts are padded to
     count = min(2, shapes["rows"])
     sample = torch.randn(count, config.in_channels, shapes["height"], shapes["width"])
     sample = sample.to(model.device, model.dtype).contiguous(memory_format=torch.channels_last)

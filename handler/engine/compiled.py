@@ -64,11 +64,16 @@ class CompiledUNet(StandInUNet):
     """Takes the shapes it was compiled for; with ``lanes`` enough rows are split over them."""
 
     def __init__(
-        self, plain: Any, compiled: Any, shapes: Mapping[str, int], lanes: Lanes | None = None
+        self,
+        plain: Any,
+        compiled: Any,
+        shapes: Mapping[str, int],
+        lanes: Lanes | None = None,
+        even: bool = False,
     ) -> None:
         super().__init__(plain)
         self.lanes = lanes
-        self._compiled = compiled
+        self._compiled, self._shapes, self._even = compiled, shapes, even
         self._rows = shapes["rows"]
         self._size = (shapes["height"], shapes["width"])
         self._lanes_from = shapes.get(LANES_FROM, 2)
@@ -83,9 +88,19 @@ class CompiledUNet(StandInUNet):
         if self.lanes is None:
             output: torch.Tensor = self._compiled(*rows)
             return output
-        count = min(self.lanes.count, len(sample)) if len(sample) >= self._lanes_from else 1
+        count = self._parts(len(sample), self.lanes.count)
         parts = list(zip(*(tensor.tensor_split(count) for tensor in rows)))
         return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
+
+    def with_even_parts(self) -> CompiledUNet:
+        """The same in calls of one size: a row's last bits depend on how many rows its call has."""
+        return CompiledUNet(self.plain, self._compiled, self._shapes, self.lanes, even=True)
+
+    def _parts(self, rows: int, lanes: int) -> int:
+        count = min(lanes, rows) if rows >= self._lanes_from else 1
+        while self._even and rows % count:
+            count -= 1
+        return count
 
     def call_plain(self, *arguments: Any, **named: Any) -> Any:
         if self.lanes is None:
@@ -103,11 +118,16 @@ def with_compiled_unet(model: Model, root: Path) -> Model:
     if not path.is_file():
         return model
     check_digests(root, FOLDER, file_digests(root / FOLDER))
-    shipped = json.loads(path.read_text(encoding="utf-8"))
-    shapes, wanted = shipped.pop("shapes"), compile_key(model)
-    differing = [
+    try:
+        shipped = json.loads(path.read_text(encoding="utf-8"))
+        shapes = {name: int(size) for name, size in shipped.pop("shapes").items()}
+        missing = {"rows", "height", "width"} - shapes.keys()
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        logger.warning("compiled/%s cannot be read (%r): running eager", KEY, error)
+        return model
+    differing = [f"shapes: no {name}" for name in sorted(missing)] + [
         f"{name}: {shipped.get(name)}, here {value}"
-        for name, value in wanted.items()
+        for name, value in compile_key(model).items()
         if shipped.get(name) != value
     ]
     if differing:

@@ -8,7 +8,7 @@ failure after that travels in the body.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable, Generic, TypeVar, Union
 
@@ -48,6 +48,7 @@ class Iterations(Generic[Reply]):
     def __init__(self, carrier: Carrier[Reply]) -> None:
         self._carrier = carrier
         self._kept: set[str] = set()
+        self._last_without_step = False
 
     def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[Part[Reply]]:
         """One part per request, in order; draws for at most ``carrier.CALL_SECONDS``."""
@@ -60,9 +61,17 @@ class Iterations(Generic[Reply]):
                     self._carrier.admit(name, arrival.jobs, arrival.answer)
                 else:
                     answers[name] = arrival
-        # Who is answered already does not wait for a step.
-        answers.update(self._carrier.call(seconds=0 if answers else CALL_SECONDS))
+        answers.update(self._draw(bool(answers)))
         return [self._part(name, answers.get(name)) for name in names]
+
+    def _draw(self, answered: bool) -> Mapping[str, Reply]:
+        """Who is answered already does not wait for a step, but no two calls in a row go by without one."""
+        ready = self._carrier.take_answers()
+        self._last_without_step = (answered or bool(ready)) and not self._last_without_step
+        if self._last_without_step:
+            return ready
+        seconds = 0 if answered or ready else CALL_SECONDS
+        return {**ready, **self._carrier.call(seconds)}
 
     def abandon(self, names: Sequence[str], reply: Reply) -> list[Part[Reply]]:
         """Gives up everything that is being drawn and answers all with ``reply``."""

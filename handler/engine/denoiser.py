@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
-from handler.engine.ticket import LiveImage
+from handler.engine.ticket import LiveImage, Size
 
 if TYPE_CHECKING:
     import torch
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Denoiser:
-    """Predicts noise for images of one size; with ``rows`` (strict mode) each call has exactly that many."""
+    """Predicts noise for images of one size; each call has ``rows_of(size)`` rows, or as many as it needs."""
 
-    def __init__(self, model: Model, rows: int | None) -> None:
+    def __init__(self, model: Model, rows_of: Callable[[Size], int | None]) -> None:
         self._model = model
-        self._rows = rows
+        self._rows_of = rows_of
         self._condition_width = getattr(model.unet.config, "time_cond_proj_dim", None)
 
     def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
@@ -33,20 +33,21 @@ class Denoiser:
             [images[i].timestep for i in order], dtype=torch.float32, device=inputs.device
         )
         samples = inputs[torch.tensor(order, device=inputs.device)]
-        outputs = self._unet(samples, timesteps, torch.cat(texts), self._guidance_embedding(images))
+        arguments = (samples, timesteps, torch.cat(texts), self._guidance_embedding(images))
+        outputs = self._unet(*arguments, self._rows_of(images[0].size))
         return self._guide(images, guided, outputs)
 
-    def _unet(self, samples: Any, timesteps: Any, texts: Any, condition: Any) -> torch.Tensor:
+    def _unet(
+        self, samples: Any, timesteps: Any, texts: Any, condition: Any, rows: int | None
+    ) -> torch.Tensor:
         count = len(samples)
-        arguments = [self._pad(rows) for rows in (samples, timesteps, texts, condition)]
-        samples, timesteps, texts, condition = arguments
+        if rows is not None:
+            samples, timesteps, texts = (pad_rows(part, rows) for part in (samples, timesteps, texts))
+            condition = None if condition is None else pad_rows(condition, rows)
         outputs: torch.Tensor = self._model.unet(
             samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
         )[0]
         return outputs[:count]
-
-    def _pad(self, rows: Any) -> Any:
-        return rows if rows is None or self._rows is None else pad_rows(rows, self._rows)
 
     def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
         import torch

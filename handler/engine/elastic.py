@@ -11,6 +11,7 @@ import sys
 from collections.abc import Hashable, Sequence
 from typing import Callable, TypeVar
 
+from handler.engine.watchdog import end_if_gpu_is_lost
 from handler.job import Failure
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Elastic:
             except RuntimeError:
                 logger.exception("a call of %d failed", len(batch))
                 if len(batch) == 1:
+                    end_if_gpu_is_lost()
                     results.append(BROKEN)
                 else:
                     singly = len(results) + len(batch)

@@ -29,9 +29,10 @@ from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
 from handler.engine.prompts import PromptEncoder
+from handler.engine.room import Room
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
 from handler.engine.samplers import Samplers
-from handler.engine.ticket import LiveImage, Prompts, Size, Ticket
+from handler.engine.ticket import LiveImage, Prompts, Ticket
 from handler.engine.waiting import Waiting, WaitingLine
 from handler.job import Failure, Job, Outcome, Picture
 
@@ -64,17 +65,17 @@ class Engine:
         self.options = options
         self.metrics = EngineMetrics()
         self.pace = Pace()
-        self._model, self._plan, self._clock = model, plan, clock
-        self._factor: int = 2 ** (len(model.vae.config.block_out_channels) - 1)
+        self._model, self._clock = model, clock
+        self._room = Room(plan, options, 2 ** (len(model.vae.config.block_out_channels) - 1))
         self._numbers = itertools.count()
         self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
         self._live: list[LiveImage] = []
         self._drawn: dict[Ticket, LiveImage] = {}
         self._finished: list[Finished] = []
-        self._samplers = Samplers(model, options, self._most_live)
+        self._samplers = Samplers(model, options, self._room.most_live)
         self._elastic = Elastic()
         self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
-        self._denoiser = Denoiser(model, options.unet_rows)
+        self._denoiser = Denoiser(model, self._room.unet_rows)
         self._decoding = self._start_decoding()
 
     # What a caller does
@@ -95,6 +96,7 @@ class Engine:
         for image in live:
             self._leave(image)
         decoding = self._drawn.pop(ticket, None) is not None
+        self._finished = [finished for finished in self._finished if finished[0] != ticket]
         if self._waiting.leave(ticket) or live or decoding:
             self.metrics.count("cancelled")
 
@@ -151,8 +153,7 @@ class Engine:
 
     def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
         taken = [image.job for image in self._live] + [newcomer.job for newcomer in newcomers]
-        pixels = sum(other.width * other.height for other in taken)
-        return len(taken) < self.options.max_live and self._plan.fits(pixels, job.width * job.height)
+        return self._room.fits(taken, job)
 
     def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:
         return self._texts.encode([newcomer.job for newcomer in newcomers], alone)
@@ -160,7 +161,7 @@ class Engine:
     def _join(self, newcomer: Waiting, prompts: Prompts, now: float) -> None:
         import torch
 
-        job, size = newcomer.job, self._size(newcomer.job)
+        job, size = newcomer.job, self._room.size(newcomer.job)
         try:
             course, state = self._samplers.of(size).join(job)
         except torch.cuda.OutOfMemoryError:
@@ -199,16 +200,25 @@ class Engine:
 
     def _predict(self, sampler: Sampler, images: Sequence[LiveImage]) -> Sequence[torch.Tensor]:
         inputs = sampler.inputs([image.state for image in images])
+        predictions = self._denoiser.predict(images, inputs)
         self.metrics.count("unet_calls")
         self.metrics.count("image_steps", len(images))
-        return list(self._denoiser.predict(images, inputs).unsqueeze(1))
+        return list(predictions.unsqueeze(1))
 
     def _advance(
         self, sampler: Sampler, images: Sequence[LiveImage], predictions: Sequence[torch.Tensor]
     ) -> None:
         import torch
 
-        problems = sampler.advance([image.state for image in images], torch.cat(list(predictions)))
+        try:
+            problems = sampler.advance([image.state for image in images], torch.cat(list(predictions)))
+        except torch.cuda.OutOfMemoryError:
+            problems = None
+        if problems is None:
+            torch.cuda.empty_cache()
+            for image in images:
+                self._stall(image)
+            return
         for image, problem in zip(images, problems):
             image.stalls = 0
             if problem is not None:
@@ -237,10 +247,15 @@ class Engine:
             self._drawn[image.ticket] = image
         self._decoding.put(latents)
         for decoded in self._decoding.take(idle=not self._live):
-            if decoded.ticket in self._drawn:  # else cancelled meanwhile
-                self._finish_decoded(self._drawn.pop(decoded.ticket), decoded)
+            if decoded.latent.ticket in self._drawn:  # else cancelled meanwhile
+                self._finish_decoded(self._drawn.pop(decoded.latent.ticket), decoded)
 
     def _finish_decoded(self, image: LiveImage, decoded: Decoded) -> None:
+        if decoded.result is NO_MEMORY and image.stalls < MOST_STALLS:
+            image.stalls += 1
+            self._drawn[image.ticket] = image
+            self._decoding.put([decoded.latent])
+            return
         if isinstance(decoded.result, Failure):
             self._finish(image.ticket, decoded.result)
             return
@@ -271,26 +286,12 @@ class Engine:
         self._live.remove(image)
         self._samplers.of(image.size).leave(image.state)
 
-    def _size(self, job: Job) -> Size:
-        return Size(job.height // self._factor, job.width // self._factor)
-
-    def _pixels(self, size: Size) -> int:
-        return size.height * size.width * self._factor**2
-
     def _start_decoding(self) -> Decoding:
-        decoder = PictureDecoder(self._model, self._decode_slice, getattr(self._model.unet, "lanes", None))
+        lanes = getattr(self._model.unet, "lanes", None)
+        decoder = PictureDecoder(self._model, self._room.decode_slice, lanes)
         if self.options.decode_thread:
             return ThreadDecoding(decoder, self._model.device)
         return InlineDecoding(decoder)
-
-    def _most_live(self, size: Size) -> int:
-        """Images of one size that can be live together."""
-        return min(self.options.max_live, self._plan.places(self._pixels(size)))
-
-    def _decode_slice(self, size: Size) -> int:
-        return (
-            1 if self.options.strict else self._plan.decode_slice(self._pixels(size), self._most_live(size))
-        )
 
     def _retry_after_seconds(self) -> int:
         live_steps = sum(image.steps_left for image in self._live)

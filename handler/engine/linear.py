@@ -160,8 +160,8 @@ class LinearSampler:
         course = self._courses.of(job)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, (1, *self._shape), self._dtype).to(self._device).float()
+        self._widen(course.columns)  # before a place is taken: there may be no memory for it
         state = LinearState(self._free.pop(), course, generator)
-        self._widen(course.columns)
         self._history[state.slot] = 0  # what an earlier image left there, NaN even, must not be multiplied in
         self._history[state.slot, 0] = (noise * course.init_noise_sigma).flatten()
         self._latents[state.slot] = self._history[state.slot, 0]
@@ -175,9 +175,17 @@ class LinearSampler:
         return rows.view(-1, *self._shape).to(self._dtype)
 
     def advance(self, states: Sequence[LinearState], predictions: torch.Tensor) -> list[str | None]:
-        self._record(states, predictions.flatten(1).float())
-        rows = self._combine(states)
-        self._latents[self._slots(states)] = rows
+        import torch
+
+        drawing = [state for state in states if state.course.draws[state.position]]
+        before = [state.generator.get_state() for state in drawing]
+        try:
+            self._record(states, predictions.flatten(1).float())
+            self._latents[self._slots(states)] = self._combine(states)
+        except torch.cuda.OutOfMemoryError:
+            for state, generator_state in zip(drawing, before):  # the same noise when it is tried again
+                state.generator.set_state(generator_state)
+            raise
         for state in states:
             state.position += 1
         return [None] * len(states)

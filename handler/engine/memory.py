@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,15 +38,15 @@ class MemoryPlan:
     budget_bytes: int
     footprint: Footprint
 
-    def fits(self, live_pixels: int, pixels: int) -> bool:
-        """Whether an image of ``pixels`` may join live ones of ``live_pixels`` in sum, and one be decoded.
+    def fits(self, live: Sequence[int], pixels: int) -> bool:
+        """Whether an image of ``pixels`` may join ``live`` ones of so many, and the largest be decoded.
 
         The first image always may: if it truly does not fit, the device says so.
         """
-        if live_pixels == 0:
+        if not live:
             return True
-        decoding = int(self.footprint.decode_bytes * pixels)
-        return self.footprint.image_bytes(live_pixels + pixels) + decoding <= self.budget_bytes
+        decoding = int(self.footprint.decode_bytes * max(*live, pixels))
+        return self.footprint.image_bytes(sum(live) + pixels) + decoding <= self.budget_bytes
 
     def places(self, pixels: int) -> int:
         """Images of one size that fit together, at least one."""

@@ -31,11 +31,6 @@ class EngineOptions:
             raise ValueError(f"an engine needs max_live of 1 or more and nothing negative, got {self}")
 
     @property
-    def unet_rows(self) -> int | None:
-        """Rows of every UNet call in strict mode; the text encoder and the autoencoder then take one row."""
-        return 2 * self.max_live if self.strict else None
-
-    @property
     def history_columns(self) -> int:
         """Columns of the longest history: the first noise, then two a step (PNDM takes one step more)."""
         return 1 + 2 * (self.max_steps + 1)

@@ -49,7 +49,10 @@ class Sampler(Protocol):
         """The UNet's input for each state, (len(states), 4, height, width), in the model's dtype."""
 
     def advance(self, states: Sequence[Any], predictions: torch.Tensor) -> list[str | None]:
-        """One step of each state; where a scheduler failed, its message in that state's place."""
+        """One step of each state; where a scheduler failed, its message in that state's place.
+
+        Raises torch.cuda.OutOfMemoryError with every state as it was.
+        """
 
     def latent(self, state: Any) -> torch.Tensor:
         """(1, 4, height, width)"""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from handler.engine.compiled import CompiledUNet
 from handler.engine.engine import Engine
 from handler.engine.footprint import measure_footprint
 from handler.engine.memory import plan_memory
@@ -31,6 +33,8 @@ def start_engine(model: Model, settings: Settings, profile: Profile) -> Engine:
     most = 10**9 if model.device.type == "cuda" else MEASURED_PIXELS
     width, height = min(settings.defaults.width, most), min(settings.defaults.height, most)
     footprint = measure_footprint(model, width, height, options.history_columns if profile.vectorised else 5)
+    if settings.strict and isinstance(model.unet, CompiledUNet):
+        model = replace(model, unet=model.unet.with_even_parts())
     return Engine(model, options, plan_memory(model, footprint))
 
 

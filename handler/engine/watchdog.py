@@ -1,4 +1,8 @@
-"""Ends the worker process when one step hangs: no thread can stop it, but TorchServe starts a new process."""
+"""Ends the worker process when a step hangs or its GPU is lost: TorchServe starts a new one.
+
+Nothing less helps: no thread can stop a step, and a process in whose context a kernel has failed can use its
+GPU no more (CUDA runtime API, "sticky" errors).
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,21 @@ class Watchdog:
         while not self._stopped.wait(min(1.0, self._seconds / 4)):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
-                logger.critical("a step took longer than %g s; this worker ends itself", self._seconds)
-                faulthandler.dump_traceback()
-                os._exit(EXIT_CODE)
+                end_worker(f"a step took longer than {self._seconds:g} s")
+
+
+def end_if_gpu_is_lost() -> None:
+    """Ends the worker where CUDA answers nothing but errors any more; does nothing where it is not in use."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            end_worker(f"the GPU is lost to this process: {error}")
+
+
+def end_worker(reason: str) -> None:
+    logger.critical("%s; this worker ends itself", reason)
+    faulthandler.dump_traceback()
+    os._exit(EXIT_CODE)

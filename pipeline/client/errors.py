@@ -72,7 +72,8 @@ class ServerFailed(PredictionError):
 
     @property
     def retryable(self) -> bool:
-        return self.status is None or self.status >= 500
+        # 504: it took too long, and would again.
+        return self.status is None or (self.status >= 500 and self.status != 504)
 
 
 class ServerUnreachable(PredictionError):

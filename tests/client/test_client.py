@@ -137,6 +137,7 @@ def test_a_wrong_request_is_sent_once_and_tells_every_problem() -> None:
         (500, {"code": 500, "message": "Worker died."}, ServerFailed),
         (404, {"code": 404, "message": "Model not found: model"}, ServerFailed),
         (502, "<html>bad gateway</html>", ServerFailed),
+        (504, {"error": {"code": "took_too_long", "message": "ask for fewer steps"}}, ServerFailed),
         (200, "not JSON", BadAnswer),
         (200, {"predictions": []}, BadAnswer),
         (200, {"predictions": ["bm8gcGljdHVyZQ=="]}, BadAnswer),

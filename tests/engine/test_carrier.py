@@ -129,11 +129,50 @@ def test_a_refusal_is_a_first_word_and_waits_for_no_step(carrier: Carrier[Answer
     frontend.call(slow=[make_job(num_inference_steps=50)])
     steps = carrier.engine.metrics.counts["unet_calls"]
     frontend.call(bad="invalid_request")
-    assert carrier.engine.metrics.counts["unet_calls"] <= steps + 1
+    assert carrier.engine.metrics.counts["unet_calls"] == steps
     [part] = frontend.parts["bad"]
     assert part.stop is None
     assert part.reply is not None
     assert codes(part.reply) == ["invalid_request"]
+
+
+@pytest.mark.parametrize("refused", ["400", "429"])
+def test_refusals_in_every_call_do_not_keep_the_others_from_being_drawn(
+    carrier: Carrier[Answer], refused: str
+) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(drawn=[make_job(num_inference_steps=10, scheduler="DDIM")])
+    too_many = [make_job(seed=seed) for seed in range(12)]
+    for number in range(25):
+        frontend.call(**{f"bad{number}": "invalid_request" if refused == "400" else too_many})
+    assert "drawn" not in frontend.names
+    for number in range(25):
+        assert [part.stop for part in frontend.parts[f"bad{number}"]] == [None]
+
+
+def test_an_error_in_the_engine_costs_only_those_who_were_in_it(
+    carrier: Carrier[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frontend, engine = Frontend(carrier), carrier.engine
+    frontend.call(first=[make_job(num_inference_steps=1, scheduler="DDIM"), make_job()])
+
+    def fail(*_: object) -> None:
+        engine._finish(ticket, Failure(503, "out_of_memory", ""))
+        raise MemoryError("injected")
+
+    ticket = next(iter(carrier._owners))
+    monkeypatch.setattr(engine, "_denoise", fail)
+    with pytest.raises(MemoryError):
+        frontend.call()
+    monkeypatch.undo()
+    frontend.iterations.abandon(frontend.names, [])
+    frontend.names = []
+    frontend.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
+    while frontend.names:
+        frontend.call()
+    reply = frontend.parts["next"][-1].reply
+    assert reply is not None
+    assert codes(reply) == ["picture"]
 
 
 def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(carrier: Carrier[Answer]) -> None:
@@ -198,3 +237,22 @@ print("never")
     assert ended.returncode == EXIT_CODE
     assert ended.stdout == "lived\n"
     assert "time.sleep" in ended.stderr or "File" in ended.stderr, "where it hung"
+
+
+@pytest.mark.parametrize(("lost", "code"), [(True, EXIT_CODE), (False, 0)])
+def test_a_gpu_that_answers_only_errors_ends_the_worker(lost: bool, code: int) -> None:
+    program = """
+import sys, torch
+from handler.engine.elastic import BROKEN, Elastic
+def synchronize():
+    if sys.argv[1] == "True":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
+def call(items):
+    raise RuntimeError("CUDA error (injected)")
+torch.cuda.is_initialized, torch.cuda.synchronize = lambda: True, synchronize
+assert Elastic().run("unet", [1, 2], call) == [BROKEN, BROKEN]
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(lost)], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == code, ended.stderr

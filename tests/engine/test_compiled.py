@@ -69,6 +69,38 @@ def test_lanes_share_the_rows_and_bring_them_back_in_order(
     assert torch.equal(predicted, wanted)
 
 
+@pytest.mark.parametrize(("lanes_of", "rows", "calls"), [(3, 8, [4, 4]), (3, 9, [3, 3, 3]), (2, 7, [7])])
+def test_strict_calls_all_have_the_same_rows(model: Any, lanes_of: int, rows: int, calls: list[int]) -> None:
+    code = Halves()
+    threads = torch.get_num_threads()
+    shared = CompiledUNet(model.unet, code, {**SHAPES, "rows": 9}, Lanes(lanes_of))
+    _call(shared.with_even_parts(), rows, 8, model)
+    torch.set_num_threads(threads)
+    assert sorted(code.calls) == calls
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"shapes": 8}',
+        '{"shapes": {"rows": "many", "height": 8, "width": 8}}',
+        '{"shapes": {"rows": 8}}',
+    ],
+)
+def test_a_key_that_cannot_be_read_means_the_plain_unet_with_one_line(
+    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / KEY).write_text(key)
+    with caplog.at_level(logging.WARNING):
+        assert with_compiled_unet(model, tmp_path) is model
+    (record,) = caplog.records
+    assert "running eager" in record.message
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tiny import make_job
 
 from handler.engine.engine import Engine
 from handler.engine.footprint import measure_footprint, peak_bytes
+from handler.engine.linear import LinearSampler, LinearState
 from handler.engine.memory import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
 from handler.job import Job
@@ -104,6 +105,72 @@ def test_decoding_without_memory_is_sliced(model: Model, plan: MemoryPlan) -> No
     assert asked == [4, 2, 1, 1, 1, 1]
 
 
+def test_a_decoding_without_memory_is_tried_at_the_next_steps(
+    model: Model, plan: MemoryPlan, oracle: Oracle
+) -> None:
+    job, wanted = oracle[0]
+    tries = itertools.count(1)
+    with short_of_memory(model.vae.decoder, lambda _: next(tries) > 3):
+        [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
+    assert torch.equal(pixels(outcome), wanted)
+    with short_of_memory(model.vae.decoder, lambda _: False) as asked:
+        [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
+    assert (reason(outcome), len(asked)) == ("out_of_memory", 4)
+
+
+def test_a_sampler_without_memory_is_waited_for_and_draws_the_same_picture(
+    model: Model, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ancestral noise comes from the job's generator: what a failed step drew of it must be given back."""
+    jobs = [make_job(seed=seed, scheduler="Euler ancestral", num_inference_steps=6) for seed in range(3)]
+    options = EngineOptions(vectorised=True)
+    wanted = draw(Engine(model, options, plan), jobs)
+    calls, combine = itertools.count(), LinearSampler._combine
+
+    def short(sampler: LinearSampler, states: Sequence[LinearState]) -> torch.Tensor:
+        if next(calls) in (2, 3):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+        return combine(sampler, states)
+
+    monkeypatch.setattr(LinearSampler, "_combine", short)
+    for got, want in zip(draw(Engine(model, options, plan), jobs), wanted, strict=True):
+        assert torch.equal(pixels(got), pixels(want))
+
+
+def test_a_place_is_not_lost_where_joining_finds_no_memory(
+    model: Model, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(model, EngineOptions(max_live=2, vectorised=True), plan)
+    monkeypatch.setattr(LinearSampler, "_widen", _no_memory)
+    outcomes = draw(engine, [make_job(seed=seed) for seed in range(5)])
+    assert [reason(outcome) for outcome in outcomes] == ["out_of_memory"] * 5
+    monkeypatch.undo()
+    assert (
+        len({pixels(outcome).sum().item() for outcome in draw(engine, [make_job(), make_job(seed=9)])}) == 2
+    )
+
+
+def _no_memory(*_: object) -> None:
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+
+
+def test_strict_rows_are_no_more_than_the_plan_has_places_for(model: Model) -> None:
+    footprint = Footprint(unet_row_bytes=10, decode_bytes=20, state_bytes=5)
+    plan = MemoryPlan(budget_bytes=3 * 25 * 64 * 64 + 20 * 64 * 64, footprint=footprint)
+    with short_of_memory(model.unet, lambda _: True) as asked:
+        draw(Engine(model, EngineOptions(max_live=8, strict=True), plan), [make_job(width=64, height=64)])
+        draw(Engine(model, EngineOptions(max_live=8, strict=True), plan), [make_job(width=32, height=32)])
+    assert set(asked) == {6, 16}
+
+
+def test_room_for_the_largest_decoding_is_kept() -> None:
+    plan = MemoryPlan(300, Footprint(unet_row_bytes=0, decode_bytes=2, state_bytes=1))
+    assert plan.fits([], 1000), "one is always tried"
+    assert plan.fits([90], 30)
+    assert not plan.fits([90], 40)
+    assert not plan.fits([30], 91)
+
+
 def test_a_text_that_does_not_fit_fails_alone(model: Model, plan: MemoryPlan) -> None:
     with short_of_memory(model.text_encoder, lambda _: False):
         [outcome] = draw(Engine(model, EngineOptions(), plan), [make_job("never seen")])
@@ -118,6 +185,8 @@ def test_the_plan_bounds_admission_over_all_sizes(model: Model) -> None:
     assert plan.places(640 * 640) == 1, "one is always tried"
     assert plan.decode_slice(64 * 64, live=3) == 1
     assert plan.decode_slice(64 * 64, live=0) == 4
+    largest_decoding = 20 * 128 * 64
+    plan = MemoryPlan(budget_bytes=3 * 25 * 64 * 64 + largest_decoding, footprint=footprint)
     engine = Engine(model, EngineOptions(max_live=8), plan)
     submit(engine, make_job(width=128, guidance_scale=1.0))
     submit(engine, make_job())

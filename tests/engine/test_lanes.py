@@ -133,6 +133,18 @@ def test_pictures_decoded_in_lanes_are_the_same(model: Model, lanes: Lanes, deco
     assert not nearly_equal(pixels(apart[0]), pixels(apart[1]))
 
 
+def test_what_equal_lanes_leave_over_of_slow_pictures_is_decoded_on_all_cores(
+    model: Model, lanes: Lanes, decoded_rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handler.engine.decoder.WORTH_ALL_CORES", 0.0)
+    latents, decoder = _latents(5), PictureDecoder(model, lambda _: 8, lanes)
+    with torch.inference_mode():
+        unknown, slow, lone = decoder.decode(latents), decoder.decode(latents), decoder.decode(latents[:1])
+    assert (sorted(decoded_rows[:2]), sorted(decoded_rows[2:5]), decoded_rows[5:]) == ([2, 3], [1, 2, 2], [1])
+    for one, other in zip([*slow, *lone], [*unknown, unknown[0]], strict=True):
+        assert nearly_equal(pixels(Picture(one, {})), pixels(Picture(other, {})))
+
+
 @pytest.mark.parametrize("bad", range(3))
 def test_a_latent_that_is_not_finite_fails_alone(model: Model, lanes: Lanes, bad: int) -> None:
     latents = _latents(3)

@@ -163,7 +163,7 @@ class HalfBroken(Engine):
 
 def with_engine(door: Door, kind: type[Engine]) -> None:
     engine = door._carrier.engine
-    made = kind(engine._model, engine.options, engine._plan)
+    made = kind(engine._model, engine.options, engine._room.plan)
     door._carrier = Carrier(made, Watchdog(seconds=600))
 
 
@@ -217,6 +217,18 @@ def test_a_failed_load_raises_and_logs_one_clear_line(
         Door().initialize(make_context(root, 0))
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert named in record.getMessage()
+
+
+def test_a_text_part_of_a_form_leaves_the_others_of_its_batch_alone(
+    door: Door, archive_root: Path, ask: Ask
+) -> None:
+    good = {"instances": [{"prompt": "a", "seed": 1}]}
+    answers = handle(door, archive_root, [{"body": good}, {"prompt": "from a form"}, {"body": b"[" * 1000}])
+    expected = ask(good)[0][1]["predictions"][0]
+    status, answer = answers[0]
+    assert status == 200
+    assert abs(pixels(answer["predictions"][0]) - pixels(expected)).max() <= 1
+    assert answers[2][0] == 400
 
 
 class TestUnderAStockEnvelope:

@@ -39,6 +39,7 @@ def test_only_who_knows_the_name_closes_it(gate: Gate, row: Any) -> None:
         {"body": {"instances": [{"drain": "drain-secret"}, {"prompt": "x"}]}},
         {"body": {"instances": [{"prompt": "drain-secret"}]}},
         {"body": b"{not json"},
+        {"body": b"[" * 1000},
         {"body": b'{"instances": [{"drain": "drain-secret"}]}' + b" " * 1000},
         {"body": None},
         {},
