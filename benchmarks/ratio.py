@@ -31,11 +31,12 @@ class Ratio:
     @property
     def value(self) -> float:
         """The median of the rounds' own ratios: each round's two sides met the same machine."""
-        return statistics.median(self.rounds)
+        return statistics.median(self.rounds or [0.0])
 
     @property
     def rounds(self) -> list[float]:
-        pairs = zip(self.ours, self.other, strict=True)
+        """One ratio a round, but none of a round in which nobody was asked for what is measured."""
+        pairs = [pair for pair in zip(self.ours, self.other, strict=True) if pair != (math.inf, math.inf)]
         if self.lower_is_better:
             return [_times(theirs, mine) for mine, theirs in pairs]
         return [_times(mine, theirs) for mine, theirs in pairs]
@@ -46,7 +47,7 @@ class Ratio:
 
 
 def _times(top: float, bottom: float) -> float:
-    """A side that gave nothing (rate 0, or endless seconds) loses to any other; 0 where ours did."""
+    """Where a side gave nothing (rate 0, or endless seconds): 0 if it was ours, else infinity."""
     if top == 0 or math.isinf(bottom):
         return 0.0
     return top / bottom if bottom else math.inf

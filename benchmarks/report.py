@@ -42,7 +42,7 @@ def table(ratios: Sequence[Ratio]) -> str:
 def _row(ratio: Ratio) -> str:
     goal = "-" if ratio.goal is None else f">= {ratio.goal:g}"
     ours, other = statistics.median(ratio.ours), statistics.median(ratio.other)
-    spread = f"{min(ratio.rounds):.2f}-{max(ratio.rounds):.2f}"
+    spread = f"{min(ratio.rounds):.2f}-{max(ratio.rounds):.2f}" if ratio.rounds else "-"
     cells = [ratio.name, ratio.other_side, f"{ours:.3g}", f"{other:.3g}", ratio.unit]
     return "| " + " | ".join([*cells, f"{ratio.value:.2f}", spread, goal, MET[ratio.met]]) + " |"
 

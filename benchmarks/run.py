@@ -19,7 +19,7 @@ from benchmarks.strict import strict_mode
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "model_artifacts" / "shapes"
-FULL = Effort(rounds=3, requests=64, seconds=12.0)
+FULL = Effort(rounds=3, requests=64, seconds=10.0)
 QUICK = Effort(rounds=1, requests=32, seconds=6.0, whole=False)
 
 

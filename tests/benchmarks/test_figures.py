@@ -28,6 +28,8 @@ def _ratio(ours: tuple[float, ...], other: tuple[float, ...], lower_is_better: b
         (_ratio((5.0,), (0.0,)), math.inf),
         (_ratio((0.0,), (0.0,)), 0.0),
         (_ratio((0.2,), (math.inf,), lower_is_better=True), math.inf),
+        (_ratio((math.inf,), (2.0,), lower_is_better=True), 0.0),
+        (_ratio((math.inf, 0.5), (math.inf, 2.0), lower_is_better=True), 4.0),
         (_ratio((math.inf,), (math.inf,), lower_is_better=True), 0.0),
     ],
 )
