@@ -92,8 +92,8 @@ def digest(file: object) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def compare() -> dict[str, list[float]]:
-    """Seconds of every round by tool; writes the page."""
+def compare() -> tuple[dict[str, list[tuple[float, float]]], dict[str, int]]:
+    """(seconds, peak resident MB) of every round by tool, and each tool's archive in bytes."""
     with tempfile.TemporaryDirectory(prefix="marquee-archive-bench-") as name:
         work = Path(name)
         # In a process of its own: a child's peak memory starts at its parent's.
@@ -109,10 +109,7 @@ def compare() -> dict[str, list[float]]:
                 archive.unlink()
                 rows[tool].append((seconds, memory))
                 print(f"round {number + 1}  {tool:10}  {seconds:7.2f} s  {memory:6.0f} MB", flush=True)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(report(rows, sizes))
-    print(f"wrote {REPORT}")
-    return {tool: [seconds for seconds, _ in found] for tool, found in rows.items()}
+    return rows, sizes
 
 
 def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) -> str:
@@ -141,4 +138,5 @@ def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) ->
 
 
 if __name__ == "__main__":
-    compare()
+    REPORT.write_text(report(*compare()))
+    print(f"wrote {REPORT}")

@@ -126,7 +126,9 @@ def _fast_dtype(scale: Scale) -> str:
 
 def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Settings]:
     """The engine as the handler starts it on an unpacked archive."""
-    from handler.device import set_threads
+    import torch
+
+    from handler.device import cores, set_threads
     from handler.engine.compiled import with_compiled_unet
     from handler.engine.gpu import tune_for_gpu
     from handler.engine.profile import choose_profile
@@ -135,6 +137,9 @@ def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Setti
     from handler.settings import load_settings
 
     settings = load_settings(root / "model-config.yaml")
+    torch.set_num_threads(
+        cores()
+    )  # as in a worker that has just started: an engine before this one has lanes
     set_threads(settings)
     model = load_model(root / "model", settings)
     if compiled:
