@@ -166,9 +166,9 @@ class _Parser:
     def _refuse_unknown(self, instance: int | None, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
         unknown = (name for name in given if name not in known)
         for name in islice(unknown, MAX_PROBLEMS):  # looking for the nearest name takes time
-            alias = ALIASES.get(name.lower())
-            enough = len(self._problems) >= MAX_PROBLEMS
-            guess = alias if alias in known else None if enough else nearest(name, known)
+            guess = ALIASES.get(name.lower())
+            if guess not in known:
+                guess = nearest(name, known) if len(self._problems) < MAX_PROBLEMS else None
             message = f"unknown field {brief(name)}" + (f"; did you mean {guess}?" if guess else "")
             self._add(instance, name, given[name], f"fields: {', '.join(known)}", message, guess)
 

@@ -32,7 +32,7 @@ class Publisher:
 
     def publish(self) -> None:
         elapsed = time.monotonic() - self._last
-        if not self._metrics or (elapsed < SECONDS_BETWEEN and self._engine.busy):
+        if not self._metrics or not elapsed or (elapsed < SECONDS_BETWEEN and self._engine.busy):
             return
         self._last += elapsed
         grown = {name: self._grown(name) for name in COUNTERS}

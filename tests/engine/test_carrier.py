@@ -104,6 +104,14 @@ class Frontend:
     def hang_up(self, name: str) -> None:
         self.names.remove(name)
 
+    def draws_a_picture(self) -> bool:
+        """Whether a new request, asked to its end, has one."""
+        self.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
+        while self.names:
+            self.call()
+        reply = self.parts["next"][-1].reply
+        return reply is not None and codes(reply) == ["picture"]
+
 
 def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle: Oracle) -> None:
     frontend, wanted = (
@@ -167,12 +175,7 @@ def test_an_error_in_the_engine_costs_only_those_who_were_in_it(
     monkeypatch.undo()
     frontend.iterations.abandon(frontend.names, [])
     frontend.names = []
-    frontend.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
-    while frontend.names:
-        frontend.call()
-    reply = frontend.parts["next"][-1].reply
-    assert reply is not None
-    assert codes(reply) == ["picture"]
+    assert frontend.draws_a_picture()
 
 
 def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(carrier: Carrier[Answer]) -> None:
@@ -210,12 +213,7 @@ def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Ca
     assert [part.stop for part in parts] == [True, None]
     assert not carrier.engine.busy
     frontend.names = []
-    frontend.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
-    while frontend.names:
-        frontend.call()
-    reply = frontend.parts["next"][-1].reply
-    assert reply is not None
-    assert codes(reply) == ["picture"]
+    assert frontend.draws_a_picture()
 
 
 def test_the_watchdog_ends_a_process_that_is_stuck() -> None:
