@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from google.api_core import exceptions
 from local_vertex import IMAGE, LOCATION, NUMBERED, Clients, LocalVertex
@@ -30,6 +33,21 @@ def test_an_explicit_id_that_is_taken_is_refused(clients: Clients) -> None:
     clients.upload(model_id="shapes")
     with pytest.raises(exceptions.Conflict, match="already exists"):
         clients.upload(model_id="shapes")
+
+
+def test_of_many_uploads_at_once_to_one_id_one_wins(clients: Clients) -> None:
+    def upload(model_id: str) -> str:
+        together.wait()
+        try:
+            return str(clients.upload(model_id=model_id).model_version_id)
+        except exceptions.Conflict:
+            return "taken"
+
+    together = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        for model_id in [f"shapes-{number}" for number in range(6)]:
+            answers = sorted(pool.map(upload, [model_id] * 8))
+            assert answers == ["1"] + ["taken"] * 7
 
 
 def test_a_second_version_takes_the_aliases_it_names(clients: Clients) -> None:

@@ -74,6 +74,11 @@ class DeploymentService:
         }
 
     def deploy(self, request: Any, _: Call) -> Any:
+        with self._operations.deciding:
+            task = self._begin_deploy(request)
+        return self._operations.first_answer(task)
+
+    def _begin_deploy(self, request: Any) -> Task:
         endpoint = self._endpoints.find(read_endpoint(request.endpoint))
         deployed = request.deployed_model
         model = self._models.find(read_model(deployed.model))
@@ -139,7 +144,9 @@ class DeploymentService:
         if request.traffic_split:
             enforce(rules.check_traffic(split, rest))
         plan = {"endpoint": endpoint.name, "id": request.deployed_model_id}
-        return self._operations.begin("UndeployModel", endpoint.name, request, plan, endpoint.display_name)
+        title = endpoint.display_name
+        task = self._operations.begin("UndeployModel", endpoint.name, request, plan, title)
+        return self._operations.first_answer(task)
 
     def _undeploy(self, task: Task) -> Any:
         request = UndeployModelRequest.from_json(task.request)
@@ -168,9 +175,9 @@ class DeploymentService:
         changed = _changed(deployed, request.deployed_model, paths)
         enforce(rules.check_deploy(_plain_deployment(changed, model, endpoint), today(self._clock)))
         plan = {"endpoint": endpoint.name, "id": deployed.id}
-        return self._operations.begin(
-            "MutateDeployedModel", endpoint.name, request, plan, deployed.display_name
-        )
+        title = deployed.display_name
+        task = self._operations.begin("MutateDeployedModel", endpoint.name, request, plan, title)
+        return self._operations.first_answer(task)
 
     def _mutate(self, task: Task) -> Any:
         request = MutateDeployedModelRequest.from_json(task.request)

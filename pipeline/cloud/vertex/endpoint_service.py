@@ -61,10 +61,12 @@ class EndpointService:
             )
         )
         name = f"{location}/endpoints/{request.endpoint_id or new_number()}"
-        if self._endpoints.exists(name) or self._operations.busy("CreateEndpoint", "endpoint", name):
-            raise failure_of("already_exists", "endpoint_id", name, kind="Endpoint")
-        plan = {"endpoint": name}
-        return self._operations.begin("CreateEndpoint", name, request, plan, endpoint.display_name)
+        with self._operations.deciding:
+            if self._endpoints.exists(name) or self._operations.busy("CreateEndpoint", "endpoint", name):
+                raise failure_of("already_exists", "endpoint_id", name, kind="Endpoint")
+            plan = {"endpoint": name}
+            task = self._operations.begin("CreateEndpoint", name, request, plan, endpoint.display_name)
+        return self._operations.first_answer(task)
 
     def _create(self, task: Task) -> Any:
         endpoint = Endpoint(CreateEndpointRequest.from_json(task.request).endpoint)
@@ -95,7 +97,8 @@ class EndpointService:
         endpoint = self._endpoints.find(read_endpoint(request.endpoint.name))
         plan = {"endpoint": endpoint.name}
         method = "UpdateEndpointLongRunning"
-        return self._operations.begin(method, endpoint.name, request, plan, endpoint.display_name)
+        task = self._operations.begin(method, endpoint.name, request, plan, endpoint.display_name)
+        return self._operations.first_answer(task)
 
     def _update(self, task: Task) -> Any:
         """Without a mask, every field that is set in the request is taken."""
@@ -120,13 +123,16 @@ class EndpointService:
         return self._endpoints.change(read_endpoint(wanted.name), change)
 
     def delete(self, request: Any, _: Call) -> Any:
-        endpoint = self._endpoints.find(read_endpoint(request.name))
-        held = [model.id for model in endpoint.deployed_models]
-        if self._operations.busy("DeployModel", "endpoint", endpoint.name):
-            held.append("being deployed")
-        enforce(rules.check_endpoint_delete(endpoint.name, held))
-        plan = {"endpoint": endpoint.name}
-        return self._operations.begin("DeleteEndpoint", endpoint.name, request, plan, endpoint.display_name)
+        with self._operations.deciding:
+            endpoint = self._endpoints.find(read_endpoint(request.name))
+            held = [model.id for model in endpoint.deployed_models]
+            if self._operations.busy("DeployModel", "endpoint", endpoint.name):
+                held.append("being deployed")
+            enforce(rules.check_endpoint_delete(endpoint.name, held))
+            plan = {"endpoint": endpoint.name}
+            title = endpoint.display_name
+            task = self._operations.begin("DeleteEndpoint", endpoint.name, request, plan, title)
+        return self._operations.first_answer(task)
 
     def _delete(self, task: Task) -> Any:
         self._endpoints.remove(task.plan["endpoint"])

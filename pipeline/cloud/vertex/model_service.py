@@ -86,9 +86,11 @@ class ModelService:
                 enforce(rules.check_model_directory(model.artifact_uri, names))
             elif not names:
                 raise failure_of("artifact_missing", "artifact_uri", model.artifact_uri)
-        resource = self._place(request, location)
-        plan = {"model": resource, "version": self._models.next_version(resource)}
-        return self._operations.begin("UploadModel", resource, request, plan, model.display_name)
+        with self._operations.deciding:
+            resource = self._place(request, location)
+            plan = {"model": resource, "version": self._models.next_version(resource)}
+            task = self._operations.begin("UploadModel", resource, request, plan, model.display_name)
+        return self._operations.first_answer(task)
 
     def _place(self, request: Any, location: str) -> str:
         """The name of the model that an upload makes or adds a version to."""
@@ -172,25 +174,33 @@ class ModelService:
         return self._models.merge_aliases(self._models.find(name), changes)
 
     def delete(self, request: Any, _: Call) -> Any:
-        name = read_model(request.name)
-        model = self._models.find(ModelName(name.resource, ""))
-        enforce(rules.check_model_delete(name.resource, self._deployed_on(ModelName(name.resource, ""))))
-        plan = {"model": name.resource, "version": None}
-        return self._operations.begin("DeleteModel", name.resource, request, plan, model.display_name)
+        name = ModelName(read_model(request.name).resource, "")
+        with self._operations.deciding:
+            model = self._models.find(name)
+            enforce(rules.check_model_delete(name.resource, self._deployed_on(name)))
+            plan = {"model": name.resource, "version": None}
+            task = self._operations.begin("DeleteModel", name.resource, request, plan, model.display_name)
+        return self._operations.first_answer(task)
 
     def delete_version(self, request: Any, _: Call) -> Any:
         name = read_model(request.name)
         if not name.version:
             raise invalid("DeleteModelVersion needs a model version: models/MODEL@VERSION.")
-        model = self._models.find(name)
-        count = len(self._models.versions(name.resource))
+        with self._operations.deciding:
+            model = self._models.find(name)
+            self._check_version_delete(model)
+            plan = {"model": model.name, "version": model.version_id}
+            title = model.display_name
+            task = self._operations.begin("DeleteModelVersion", model.name, request, plan, title)
+        return self._operations.first_answer(task)
+
+    def _check_version_delete(self, model: Any) -> None:
+        count = len(self._models.versions(model.name))
         if count == 1:
-            raise failure_of("only_version", "version", model.version_id, model=name.resource)
+            raise failure_of("only_version", "version", model.version_id, model=model.name)
         enforce(rules.check_version_delete(model.version_id, DEFAULT_ALIAS in model.version_aliases, count))
-        version = ModelName(name.resource, model.version_id)
+        version = ModelName(model.name, model.version_id)
         enforce(rules.check_model_delete(version.at(version.version), self._deployed_on(version)))
-        plan = {"model": name.resource, "version": model.version_id}
-        return self._operations.begin("DeleteModelVersion", name.resource, request, plan, model.display_name)
 
     def _delete(self, task: Task) -> Any:
         self._models.remove(task.plan["model"], task.plan["version"])

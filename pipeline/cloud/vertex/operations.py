@@ -106,8 +106,13 @@ class Operations:
             task.stop.set()
         self._pool.shutdown(wait=True)
 
-    def begin(self, method: str, resource: str, request: Any, plan: dict[str, Any], title: str) -> Any:
-        """Record an operation on ``resource``, start it and return it, already done if its work is quick."""
+    @property
+    def deciding(self) -> threading.RLock:
+        """Held from looking what is there or under way until ``begin``: of two equal calls one is refused."""
+        return self._records.lock
+
+    def begin(self, method: str, resource: str, request: Any, plan: dict[str, Any], title: str) -> Task:
+        """Record an operation on ``resource`` and start it."""
         task = Task(
             f"{resource}/operations/{new_number()}", method, title, type(request).to_json(request), plan
         )
@@ -117,7 +122,12 @@ class Operations:
         operation.metadata.Pack(bare(metadata))
         self._write(task, operation)
         self._submit(task)
-        return self.read(task.name) if task.settled.wait(_PROMPT_SECONDS) else operation
+        return task
+
+    def first_answer(self, task: Task) -> Any:
+        """What the call that began it gets: the operation, already done if its work is quick."""
+        task.settled.wait(_PROMPT_SECONDS)
+        return self.read(task.name)
 
     def busy(self, method: str, key: str, value: str) -> bool:
         """Whether an unfinished operation of this method has ``plan[key] == value``."""
@@ -157,28 +167,26 @@ class Operations:
     def _settle(self, task: Task, future: Future[Any]) -> None:
         """Write down how the work ended; of work that was stopped with the cloud nothing is written."""
         error = future.exception()
-        if not isinstance(error, Stopped):
-            self._record_end(task, error, future)
-        self._running.pop(task.name, None)
+        with self._records.lock:
+            if not isinstance(error, Stopped):
+                self._record_end(task, error, future)
+            self._running.pop(task.name, None)
         task.settled.set()
 
     def _record_end(self, task: Task, error: BaseException | None, future: Future[Any]) -> None:
-        with self._records.lock:
-            operation = self.read(task.name)
-            operation.done = True
-            metadata = _METADATA[task.method].pb(_METADATA[task.method]())
-            operation.metadata.Unpack(metadata)
-            metadata.generic_metadata.update_time.FromDatetime(self._clock.now())
-            operation.metadata.Pack(metadata)
-            if error is None:
-                operation.response.Pack(bare(future.result()))
-            elif isinstance(error, ServiceFailure):
-                operation.error.CopyFrom(error.status())
-            else:
-                operation.error.CopyFrom(
-                    ServiceFailure("INTERNAL", f"{type(error).__name__}: {error}").status()
-                )
-            self._write(task, operation)
+        operation = self.read(task.name)
+        operation.done = True
+        metadata = _METADATA[task.method].pb(_METADATA[task.method]())
+        operation.metadata.Unpack(metadata)
+        metadata.generic_metadata.update_time.FromDatetime(self._clock.now())
+        operation.metadata.Pack(metadata)
+        if error is None:
+            operation.response.Pack(bare(future.result()))
+        elif isinstance(error, ServiceFailure):
+            operation.error.CopyFrom(error.status())
+        else:
+            operation.error.CopyFrom(ServiceFailure("INTERNAL", f"{type(error).__name__}: {error}").status())
+        self._write(task, operation)
 
     def _write(self, task: Task, operation: Any) -> None:
         record = {
