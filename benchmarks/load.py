@@ -87,7 +87,9 @@ async def _ask(session: httpx.AsyncClient, url: str, body: Body, begin: float) -
     sent = time.perf_counter() - begin
     try:
         response = await session.post(url, json=body)
-        status = response.status_code if b'"error"' not in response.content[:400] else 500
+        status = response.status_code
+        if status == 200 and b'"error"' in response.content[:400]:  # said after the headers had left
+            status = 500
     except httpx.HTTPError:
         status = 0
     return Answer(sent, time.perf_counter() - begin, status, steps if isinstance(steps, int) else 0)

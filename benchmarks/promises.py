@@ -102,13 +102,16 @@ def _calls_before_the_next(mar: Path) -> int:
         return Arrival([Job(**{**vars(settings.defaults), **next(bodies)["instances"][0]})], list)
 
     iterations.iterate(names, read)
-    assert engine.live_count == PLACES
+    while engine.live_count < PLACES:
+        time.sleep(0.01)
     engine.metrics = journal = Journal()
+    iterations.iterate(names[1:], read)
     while "admitted" not in journal.names:
-        iterations.iterate(names[1:], read)
+        time.sleep(0.01)
     carrier.close()
     watchdog.close()
-    return journal.names[: journal.names.index("admitted")].count("unet_calls")
+    between = journal.names[journal.names.index("cancelled") : journal.names.index("admitted")]
+    return between.count("unet_calls")
 
 
 def _hang_ups(client: httpx.Client, url: str, pixels: int, rounds: int) -> list[Promise]:

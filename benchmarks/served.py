@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import load, traffic
+from benchmarks import load, sides, traffic
 from benchmarks.promises import Promise
 from benchmarks.ratio import Ratio, alternate
 
@@ -33,11 +33,29 @@ class Effort:
 
 @dataclass(frozen=True)
 class Pair:
-    """Our server and another, each by its URL; ``other`` is the name of the other in the table."""
+    """Our server and another, each by its URL; ``other`` is the name of the other in the table.
+
+    ``rests``: the other is stopped while ours is measured. LitServe asks its queues without end and takes 0.3
+    of two cores when it has nothing to do.
+    """
 
     ours: str
     theirs: str
     other: str
+    rests: bool = False
+
+    def alternate(
+        self, measure: Callable[[str, int], float], rounds: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """``measure(url, round)`` of both sides in turns."""
+
+        def ours(number: int) -> float:
+            if not self.rests:
+                return measure(self.ours, number)
+            with sides.resting(self.theirs):
+                return measure(self.ours, number)
+
+        return alternate(ours, lambda number: measure(self.theirs, number), rounds)
 
 
 class Refusals:
@@ -68,7 +86,7 @@ def saturated(pair: Pair, effort: Effort, goal: float | None) -> Ratio:
         answers = load.run_closed(url, traffic.equal(STEPS, seed=number), CLIENTS, effort.requests)
         return load.throughput(refusals.counted(url, answers))
 
-    mine, theirs = alternate(lambda n: rate(pair.ours, n), lambda n: rate(pair.theirs, n), effort.rounds)
+    mine, theirs = pair.alternate(rate, effort.rounds)
     name = "M2 saturated pictures/s, 16 clients"
     return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 
@@ -86,7 +104,7 @@ def short_median(pair: Pair, effort: Effort, saturation: float, goal: float | No
         answers = load.run_open(url, traffic.mixed(number), 0.8 * saturation, effort.seconds, number)
         return load.median_seconds(refusals.counted(url, answers), SHORT)
 
-    mine, theirs = alternate(lambda n: median(pair.ours, n), lambda n: median(pair.theirs, n), effort.rounds)
+    mine, theirs = pair.alternate(median, effort.rounds)
     name = "M3 median of 10-step requests at 0.8 of the other's saturation"
     return Ratio(name, pair.other, "s", mine, theirs, True, goal, refusals.note(pair))
 
@@ -103,7 +121,7 @@ def goodput(pair: Pair, effort: Effort, rate: float, goal: float | None) -> Rati
         answers = load.run_open(url, traffic.mixed(number), 0.9 * rate, seconds, number)
         return in_time(refusals.counted(url, answers), unloaded) / seconds
 
-    mine, theirs = alternate(lambda n: good(pair.ours, n), lambda n: good(pair.theirs, n), effort.rounds)
+    mine, theirs = pair.alternate(good, effort.rounds)
     name = "M3 goodput at 0.9 of our saturation"
     return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 

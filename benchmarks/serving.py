@@ -40,12 +40,16 @@ TUNED = (
     " OMP_WAIT_POLICY=PASSIVE is slower on virtual cores: waking a thread there costs more than a small"
     " operation (one eager UNet call of 32 rows: 164 ms against 57)."
 )
+RESTING = (
+    "LitServe and BentoML are stopped (SIGSTOP) while ours is measured: an idle LitServe takes 0.3 of the two"
+    " cores. Ray Serve's cluster cannot be stopped so and takes 0.17 of them from ours."
+)
 NOT_TUNED = "a quick run tunes nothing: the others have the workers x threads behind their names."
 BEHIND = (
     "where another side is ahead in M2: 16 clients with equal steps are the best case of whole batches, which"
-    " two processes draw without a word to their server until the end; ours hears from TorchServe between the"
-    " steps, so that a request can join or leave, and TorchServe's part and the load itself take their share"
-    " of the same two cores (M6's fast side is the same engine without TorchServe)."
+    " two processes draw without a word to their server until the end; ours talks to TorchServe twenty times"
+    " a second about every open request, so that one can join or leave, and that and the load itself take"
+    " their share of the same two cores (M6's fast side is the same engine without TorchServe)."
 )
 TUNING_TRIES = 3
 TUNING_REQUESTS = 32
@@ -94,7 +98,7 @@ class Comparison:
         )
         workers, _ = self._tuned(side, BATCHING)
         with side.start(workers) as url:
-            self._all_three(url, f"{side.name}, {workers}", goals)
+            self._all_three(Pair(self.ours, url, f"{side.name}, {workers}"), goals)
             if self.effort.whole:
                 self.found.throughput[side.name] = self._throughputs(url)
                 if self.plain_too:
@@ -109,7 +113,8 @@ class Comparison:
         try:
             workers, _ = self._tuned(side, BATCHING)
             with side.start(workers) as url:
-                self._all_three(url, f"{side.name}, {workers}", AHEAD)
+                pair = Pair(self.ours, url, f"{side.name}, {workers}", side.may_rest)
+                self._all_three(pair, AHEAD)
         except sides.NoPicture as error:
             self.found.remarks.append(f"{side.name} is not measured: {error}")
 
@@ -130,8 +135,8 @@ class Comparison:
             self._add(served.saturated(pair, self.effort, None))
             self._add(served.short_median(pair, self.effort, their_rate, None))
 
-    def _all_three(self, url: str, name: str, goals: Goals) -> None:
-        effort, pair = self.effort, Pair(self.ours, url, name)
+    def _all_three(self, pair: Pair, goals: Goals) -> None:
+        effort, url, name = self.effort, pair.theirs, pair.other
         our_rate, their_rate = (served.mixed_saturation(side, effort.requests) for side in (self.ours, url))
         if not their_rate:
             raise sides.NoPicture(f"{name} answers no request of a mixed load")
@@ -182,7 +187,7 @@ def compare(
 
     ``server`` serves an archive made before; without it the embedded model's is made here.
     """
-    found = Findings(remarks=[CODE, TUNED if effort.whole else NOT_TUNED])
+    found = Findings(remarks=[CODE, *([TUNED, RESTING] if effort.whole else [NOT_TUNED])])
     with server or our_server(model, folder / "marquee", compiled=True) as ours:
         run = Comparison(ours, model, folder, effort, found, tell, plain_too=server is None)
         run.against_tutorial()

@@ -14,8 +14,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import yaml
 
 PEERS = Path(__file__).parent / "peers"
@@ -35,10 +37,14 @@ class Workers(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One server under test; ``start(workers)`` serves until the block ends and gives the URL for POSTs."""
+    """One server under test; ``start(workers)`` serves until the block ends and gives the URL for POSTs.
+
+    ``may_rest``: it can be stopped while another side is measured.
+    """
 
     name: str
     start: Callable[[Workers], AbstractContextManager[str]]
+    may_rest: bool = False
 
 
 @contextmanager
@@ -163,6 +169,21 @@ def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float 
     raise NoPicture(f"no picture from {url} within {seconds:.0f} s")
 
 
+@contextmanager
+def resting(url: str) -> Iterator[None]:
+    """Stops the process group that listens at ``url`` meanwhile."""
+    port = urlsplit(url).port
+    listening = [
+        c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port
+    ]
+    group = os.getpgid(next(filter(None, listening)))
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
+
+
 class NoPicture(RuntimeError):
     """A peer's server ended, or drew nothing in time."""
 
@@ -179,7 +200,7 @@ def litserve(python: Path, model: Path) -> Side:
         command = [str(python), str(PEERS / "litserve_app.py"), str(port), str(BATCH), "0.05"]
         return peer_process(command, model, port, workers)
 
-    return Side("LitServe", start)
+    return Side("LitServe", start, may_rest=True)
 
 
 def bentoml(python: Path, model: Path) -> Side:
@@ -188,7 +209,7 @@ def bentoml(python: Path, model: Path) -> Side:
         command = [str(python.with_name("bentoml")), "serve", "bentoml_app:Pictures"]
         return peer_process([*command, "--host", "127.0.0.1", "--port", str(port)], model, port, workers)
 
-    return Side("BentoML", start)
+    return Side("BentoML", start, may_rest=True)
 
 
 def ray_serve(python: Path, model: Path) -> Side:

@@ -32,7 +32,7 @@ def refuse(refusal: Refusal) -> Reply:
 
 
 def reply(
-    request: Request, outcomes: Sequence[Outcome], description: Mapping[str, Any], max_bytes: int
+    request: Request, outcomes: Sequence[Outcome | None], description: Mapping[str, Any], max_bytes: int
 ) -> Reply:
     """The reply to one request: a prediction per instance, or one error.
 
@@ -78,7 +78,7 @@ def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict
     }
 
 
-def _failed(items: Sequence[Item], outcomes: Sequence[Outcome], first: Failure) -> Refusal:
+def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Failure) -> Refusal:
     """The error of a request with failed pictures: the first failure's, with all of them named."""
     positions = [index for index, item in enumerate(items) if isinstance(item, Job)]
     problems = tuple(

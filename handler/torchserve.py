@@ -209,7 +209,7 @@ class Door:
         answers = self._carrier.finish_all(self._settings.max_batch_seconds)
         return [answers[str(index)] for index in range(len(requests))]
 
-    def _reply(self, request: Parsed, outcomes: Sequence[Outcome]) -> Reply:
+    def _reply(self, request: Parsed, outcomes: Sequence[Outcome | None]) -> Reply:
         if isinstance(request, Reply):
             return request
         if isinstance(request, Refusal):

@@ -8,12 +8,12 @@ failure after that travels in the body.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Generic, TypeVar, Union
 
-from handler.engine.carrier import CALL_SECONDS, Carrier
-from handler.job import Job, Outcome
+from handler.engine.carrier import Answer, Carrier
+from handler.job import Job
 
 Reply = TypeVar("Reply")
 
@@ -23,7 +23,7 @@ class Arrival(Generic[Reply]):
     """A new request that can be drawn: its jobs, and what makes an answer of their outcomes."""
 
     jobs: Sequence[Job]
-    answer: Callable[[Sequence[Outcome]], Reply]
+    answer: Answer[Reply]
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,12 @@ class Iterations(Generic[Reply]):
     def __init__(self, carrier: Carrier[Reply]) -> None:
         self._carrier = carrier
         self._kept: set[str] = set()
-        self._last_without_step = False
 
     def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[Part[Reply]]:
-        """One part per request, in order; draws for at most ``carrier.CALL_SECONDS``."""
+        """One part per request, in order; takes at most ``Carrier.call_seconds``.
+
+        Who is answered already does not wait; the others are drawn meanwhile.
+        """
         self._forget_gone(names)
         answers: dict[str, Reply] = {}
         for index, name in enumerate(names):
@@ -61,17 +63,8 @@ class Iterations(Generic[Reply]):
                     self._carrier.admit(name, arrival.jobs, arrival.answer)
                 else:
                     answers[name] = arrival
-        answers.update(self._draw(bool(answers)))
+        answers.update(self._carrier.call(0.0 if answers else self._carrier.call_seconds))
         return [self._part(name, answers.get(name)) for name in names]
-
-    def _draw(self, answered: bool) -> Mapping[str, Reply]:
-        """Who is answered already does not wait for a step, but no two calls in a row go by without one."""
-        ready = self._carrier.take_answers()
-        self._last_without_step = (answered or bool(ready)) and not self._last_without_step
-        if self._last_without_step:
-            return ready
-        seconds = 0 if answered or ready else CALL_SECONDS
-        return {**ready, **self._carrier.call(seconds)}
 
     def abandon(self, names: Sequence[str], reply: Reply) -> list[Part[Reply]]:
         """Gives up everything that is being drawn and answers all with ``reply``."""

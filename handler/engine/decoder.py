@@ -165,6 +165,11 @@ class ThreadDecoding:
 Decoding = Union[InlineDecoding, ThreadDecoding]
 
 
+def start_decoding(model: Model, slice_of: Callable[[Size], int], in_thread: bool) -> Decoding:
+    decoder = PictureDecoder(model, slice_of, getattr(model.unet, "lanes", None))
+    return ThreadDecoding(decoder, model.device) if in_thread else InlineDecoding(decoder)
+
+
 def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[Decoded]:
     import torch
 

@@ -1,27 +1,21 @@
 """The engine: images join and leave a running batch at every denoising step.
 
 ``submit`` puts a job in the queue, ``step`` moves every live image one timestep on and returns what has
-finished, ``cancel`` frees a place at once. One thread uses an engine; nothing here knows TorchServe.
+finished, ``cancel`` frees a place at once. Any thread may submit and withdraw, during a step too; all else
+is for one thread. Nothing here knows TorchServe.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Callable
 
-from handler.engine.decoder import (
-    NO_MEMORY,
-    Decoded,
-    Decoding,
-    InlineDecoding,
-    PictureDecoder,
-    ThreadDecoding,
-    Undecoded,
-)
+from handler.engine.decoder import NO_MEMORY, Decoded, Undecoded, start_decoding
 from handler.engine.denoiser import Denoiser
 from handler.engine.elastic import Elastic
 from handler.engine.memory import MemoryPlan, used_bytes
@@ -30,10 +24,10 @@ from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
 from handler.engine.prompts import PromptEncoder
 from handler.engine.room import Room
-from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
+from handler.engine.sampler import Sampler
 from handler.engine.samplers import Samplers
 from handler.engine.ticket import LiveImage, Prompts, Ticket
-from handler.engine.waiting import Waiting, WaitingLine
+from handler.engine.waiting import OVERLOADED, TOO_LATE, Waiting, WaitingLine
 from handler.job import Failure, Job, Outcome, Picture
 
 if TYPE_CHECKING:
@@ -45,11 +39,6 @@ Finished = tuple[Ticket, Outcome]
 
 MOST_STALLS = 3
 """Steps in a row an image may miss for want of memory before it is given up."""
-
-OVERLOADED = Failure(
-    429, "overloaded", "The queue is full; try again after the seconds given in Retry-After."
-)
-TOO_LATE = Failure(504, "deadline_exceeded", "The request's deadline_seconds passed before its turn came.")
 
 
 class Engine:
@@ -68,7 +57,9 @@ class Engine:
         self._model, self._clock = model, clock
         self._room = Room(plan, options, 2 ** (len(model.vae.config.block_out_channels) - 1))
         self._numbers = itertools.count()
+        self._queue_lock = threading.Lock()
         self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
+        self._joining = 0  # out of the queue and not live yet
         self._live: list[LiveImage] = []
         self._drawn: dict[Ticket, LiveImage] = {}
         self._finished: list[Finished] = []
@@ -76,19 +67,32 @@ class Engine:
         self._elastic = Elastic()
         self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
         self._denoiser = Denoiser(model, self._room.unet_rows)
-        self._decoding = self._start_decoding()
+        self._decoding = start_decoding(model, self._room.decode_slice, options.decode_thread)
 
     # What a caller does
 
+    def check(self, job: Job) -> Failure | None:
+        """What can be said against the job before it is submitted: a 400, or None. For any thread."""
+        return self._samplers.check(job)
+
     def submit(self, job: Job) -> Ticket | Failure:
         """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full."""
-        # A job in the queue while places are free has only not been stepped yet.
-        if len(self._waiting) >= self.options.max_queue + self.options.max_live - len(self._live):
-            self.metrics.count("refused")
-            return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
-        ticket = Ticket(next(self._numbers))
-        self._waiting.join(ticket, job, self._clock())
-        return ticket
+        with self._queue_lock:
+            # A job in the queue while places are free has only not been stepped yet.
+            free = self.options.max_live - len(self._live) - self._joining
+            if len(self._waiting) >= self.options.max_queue + free:
+                self.metrics.count("refused")
+                return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
+            ticket = Ticket(next(self._numbers))
+            self._waiting.join(ticket, job, self._clock())
+            return ticket
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Takes a job that still waits out of the queue; False where it does not. For any thread."""
+        with self._queue_lock:
+            waiting = self._waiting.leave(ticket)
+            self.metrics.count("cancelled", waiting)
+        return waiting
 
     def cancel(self, ticket: Ticket) -> None:
         """Forgets the job, wherever it is; its place is free at once. Finished tickets are ignored."""
@@ -97,8 +101,11 @@ class Engine:
             self._leave(image)
         decoding = self._drawn.pop(ticket, None) is not None
         self._finished = [finished for finished in self._finished if finished[0] != ticket]
-        if self._waiting.leave(ticket) or live or decoding:
-            self.metrics.count("cancelled")
+        if live or decoding:
+            with self._queue_lock:
+                self.metrics.count("cancelled")
+        else:
+            self.withdraw(ticket)
 
     def step(self) -> list[Finished]:
         """One denoising step for every live image: one UNet call per size. Returns what has finished."""
@@ -118,7 +125,7 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._live or self._drawn or self._finished)
+        return bool(self._waiting or self._joining or self._live or self._drawn or self._finished)
 
     @property
     def live_count(self) -> int:
@@ -137,19 +144,25 @@ class Engine:
     def _admit(self) -> None:
         """Fills the free places from the queue; texts of all newcomers are encoded together."""
         now = self._clock()
-        for late in self._waiting.expire(now):
-            self._finish(late.ticket, TOO_LATE)
-        newcomers: list[Waiting] = []
-        while (first := self._waiting.first()) and self._has_place(newcomers, first.job):
-            newcomers.append(self._waiting.pop())
-        if not newcomers:
+        if not (newcomers := self._next_in_line(now)):
             return
         encode = partial(self._encode, alone=not self._live and len(newcomers) == 1)
         for newcomer, prompts in zip(newcomers, self._elastic.run("text", newcomers, encode)):
-            if prompts is None or isinstance(prompts, Failure):
-                self._finish(newcomer.ticket, prompts or NO_MEMORY)
-            else:
-                self._join(newcomer, prompts, now)
+            texts = prompts or NO_MEMORY
+            failure = texts if isinstance(texts, Failure) else self._join(newcomer, texts, now)
+            if failure:
+                self._finish(newcomer.ticket, failure)
+            self._joining -= 1
+
+    def _next_in_line(self, now: float) -> list[Waiting]:
+        newcomers: list[Waiting] = []
+        with self._queue_lock:
+            for late in self._waiting.expire(now):
+                self._finish(late.ticket, TOO_LATE)
+            while (first := self._waiting.first()) and self._has_place(newcomers, first.job):
+                newcomers.append(self._waiting.pop())
+            self._joining = len(newcomers)
+        return newcomers
 
     def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
         taken = [image.job for image in self._live] + [newcomer.job for newcomer in newcomers]
@@ -158,23 +171,21 @@ class Engine:
     def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:
         return self._texts.encode([newcomer.job for newcomer in newcomers], alone)
 
-    def _join(self, newcomer: Waiting, prompts: Prompts, now: float) -> None:
+    def _join(self, newcomer: Waiting, prompts: Prompts, now: float) -> Failure | None:
         import torch
 
         job, size = newcomer.job, self._room.size(newcomer.job)
+        if impossible := self.check(job):
+            return impossible
         try:
             course, state = self._samplers.of(size).join(job)
         except torch.cuda.OutOfMemoryError:
-            self._finish(newcomer.ticket, NO_MEMORY)
-            return
-        except SCHEDULER_ERRORS as error:
-            message = f"The scheduler {job.scheduler} cannot take {job.num_inference_steps} steps: {error}"
-            self._finish(newcomer.ticket, Failure(400, "invalid_request", message))
-            return
+            return NO_MEMORY
         queued = now - newcomer.arrived_at
         self._live.append(LiveImage(newcomer.ticket, job, size, prompts, course, state, queued, now))
         self.metrics.count("admitted")
         self.metrics.observe("queue_seconds", queued)
+        return None
 
     # Run
 
@@ -222,10 +233,9 @@ class Engine:
         for image, problem in zip(images, problems):
             image.stalls = 0
             if problem is not None:
+                failure = Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
                 self._leave(image)
-                self._finish(
-                    image.ticket, Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
-                )
+                self._finish(image.ticket, failure)
 
     def _stall(self, image: LiveImage) -> None:
         """An image that memory has no room for now keeps its latent and tries again at the next step."""
@@ -280,18 +290,9 @@ class Engine:
         finished, self._finished = self._finished, []
         return finished
 
-    # The parts
-
     def _leave(self, image: LiveImage) -> None:
         self._live.remove(image)
         self._samplers.of(image.size).leave(image.state)
-
-    def _start_decoding(self) -> Decoding:
-        lanes = getattr(self._model.unet, "lanes", None)
-        decoder = PictureDecoder(self._model, self._room.decode_slice, lanes)
-        if self.options.decode_thread:
-            return ThreadDecoding(decoder, self._model.device)
-        return InlineDecoding(decoder)
 
     def _retry_after_seconds(self) -> int:
         live_steps = sum(image.steps_left for image in self._live)

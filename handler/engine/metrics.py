@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 
 @dataclass
 class EngineMetrics:
-    """Counts since the start, and observations in seconds since the last ``drain``."""
+    """Counts since the start, and observations in seconds since the last ``drain``.
+
+    Made by the engine's thread and read by another: nothing here takes two operations that must go together.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
-    observations: list[tuple[str, float]] = field(default_factory=list)
+    observations: deque[tuple[str, float]] = field(default_factory=deque)
 
     KEPT = 10_000
     """Observations kept where nobody drains them."""
@@ -25,5 +28,4 @@ class EngineMetrics:
 
     def drain(self) -> list[tuple[str, float]]:
         """The observations so far, which are then forgotten."""
-        drained, self.observations = self.observations, []
-        return drained
+        return [self.observations.popleft() for _ in range(len(self.observations))]

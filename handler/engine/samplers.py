@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from handler.engine.linear import Courses, LinearSampler
 from handler.engine.options import EngineOptions
-from handler.engine.sampler import Sampler, SchedulerSampler
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler
 from handler.engine.ticket import Size
+from handler.job import Failure, Job
 from handler.schedulers import make_scheduler
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ class Samplers:
         self._make_scheduler = FreshSchedulers(model.scheduler, "cpu" if options.vectorised else model.device)
         self._courses = Courses(self._make_scheduler)
         self._by_size: dict[Size, Sampler] = {}
+
+    def check(self, job: Job) -> Failure | None:
+        """The 400 of a job whose scheduler cannot take its steps with this model. For any thread."""
+        try:
+            if self._options.vectorised:
+                self._courses.of(job)
+            else:
+                self._make_scheduler(job.scheduler, job.num_inference_steps)
+        except SCHEDULER_ERRORS as error:
+            message = f"The scheduler {job.scheduler} cannot take {job.num_inference_steps} steps: {error}"
+            return Failure(400, "invalid_request", message)
+        return None
 
     def of(self, size: Size) -> Sampler:
         if size not in self._by_size:

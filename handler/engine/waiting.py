@@ -6,7 +6,12 @@ import heapq
 from typing import NamedTuple
 
 from handler.engine.ticket import Ticket
-from handler.job import Job
+from handler.job import Failure, Job
+
+OVERLOADED = Failure(
+    429, "overloaded", "The queue is full; try again after the seconds given in Retry-After."
+)
+TOO_LATE = Failure(504, "deadline_exceeded", "The request's deadline_seconds passed before its turn came.")
 
 
 class Waiting(NamedTuple):

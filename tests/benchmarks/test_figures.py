@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
-from benchmarks import load, report, served, traffic
+from benchmarks import load, report, served, sides, traffic
 from benchmarks.promises import Promise
 from benchmarks.ratio import Ratio, alternate
 from benchmarks.stalls import STALL_SECONDS, unstalled
@@ -101,3 +108,61 @@ def test_the_page_keeps_the_sections_that_were_not_measured_again(tmp_path: Path
     assert "| figure | peer | 3 | 1 | s | 3.00 | 3.00-3.00 | >= 2 | yes |" in text
     assert "| a place is free | 1.25 | 2 | s | 2 | < 1.0 | **no** |" in text
     assert text.count(report.NOT_MEASURED) == len(report.TITLES) - 2
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """The status and the body that the path names: /400/error"""
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_POST(self) -> None:
+        _, status, key = self.path.split("/")
+        body = f'{{"{key}": {{}}}}'.encode()
+        self.send_response(int(status))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("200/predictions", 200), ("400/error", 400), ("429/error", 429), ("200/error", 500)]
+)
+def test_an_error_keeps_its_status_unless_its_headers_had_said_200(
+    answering: str, path: str, status: int
+) -> None:
+    [answer] = load.run_closed(f"{answering}/{path}", traffic.equal(20), 1, 1)
+    assert (answer.status, answer.good) == (status, status == 200)
+
+
+def test_a_peer_rests_while_ours_is_measured() -> None:
+    port = sides.free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    peer = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    url, process = f"http://127.0.0.1:{port}/", psutil.Process(peer.pid)
+    try:
+        while process.is_running() and not process.net_connections():
+            time.sleep(0.05)
+
+        def measure(side: str, _: int) -> float:
+            """Of ours whether the peer comes to a stop, of the peer what it answers."""
+            if side == url:
+                return float(httpx.get(url, timeout=60).status_code)
+            deadline = time.monotonic() + 10
+            while process.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return float(process.status() == psutil.STATUS_STOPPED)
+
+        pair = served.Pair("ours", url, "peer", rests=True)
+        assert pair.alternate(measure, 2) == ((1.0, 1.0), (200.0, 200.0))
+    finally:
+        peer.kill()
+        peer.wait()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -33,6 +33,58 @@ def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
     yield made
     made.close()
     watchdog.close()
+
+
+class Gate:
+    """Stands before every UNet call: notes its rows, and from ``shut`` on lets none pass until ``let``."""
+
+    def __init__(self, carrier: Carrier[Answer]) -> None:
+        self.rows: list[int] = []
+        self._is_shut = False
+        self._passes, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
+        self._hook = carrier.engine._model.unet.register_forward_pre_hook(self._pass)
+
+    def shut(self) -> None:
+        self._is_shut = True
+
+    def wait(self) -> None:
+        """Returns when a call stands before it."""
+        assert self._waiting.acquire(timeout=60)
+
+    def let(self, calls: int) -> None:
+        """Returns when so many have passed and the next one stands before it."""
+        for _ in range(calls):
+            self._passes.release()
+            self.wait()
+
+    def open(self) -> None:
+        self._is_shut = False
+        self._passes.release(1000)
+        self._hook.remove()
+
+    def _pass(self, _: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.rows.append(len(inputs[0]))
+        if self._is_shut:
+            self._waiting.release()
+            assert self._passes.acquire(timeout=60)
+
+
+@pytest.fixture
+def gate(carrier: Carrier[Answer]) -> Iterator[Gate]:
+    made = Gate(carrier)
+    yield made
+    made.open()
+
+
+def long_job(seed: int = 7) -> Job:
+    return make_job(num_inference_steps=900, scheduler="DDIM", seed=seed)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def codes(answer: Answer) -> list[str]:
@@ -66,19 +118,16 @@ def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(carrier: Car
 
 
 def test_a_batch_without_time_left_fails_only_what_is_not_drawn(carrier: Carrier[Answer]) -> None:
-    carrier.admit("long", [make_job(num_inference_steps=900, scheduler="DDIM")], list)
+    carrier.admit("long", [long_job()], list)
     carrier.admit("short", [make_job(num_inference_steps=1, scheduler="DDIM")], list)
-    calls = itertools.count()
-    hook = carrier.engine._model.unet.register_forward_hook(
-        lambda *_: time.sleep(2.2) if next(calls) == 1 else None
-    )
+    hook = carrier.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
     answers = carrier.finish_all(seconds=2)
     hook.remove()
     assert {name: codes(answer) for name, answer in answers.items()} == {
         "long": ["took_too_long"],
         "short": ["picture"],
     }
-    assert not carrier.engine.busy
+    until(lambda: not carrier.engine.busy)
 
 
 class Frontend:
@@ -132,16 +181,58 @@ def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle:
         )
 
 
-def test_a_refusal_is_a_first_word_and_waits_for_no_step(carrier: Carrier[Answer]) -> None:
+def test_a_refusal_is_a_first_word_and_waits_for_no_step(carrier: Carrier[Answer], gate: Gate) -> None:
     frontend = Frontend(carrier)
-    frontend.call(slow=[make_job(num_inference_steps=50)])
-    steps = carrier.engine.metrics.counts["unet_calls"]
+    frontend.call(slow=[long_job()])
+    gate.shut()
+    gate.wait()
     frontend.call(bad="invalid_request")
-    assert carrier.engine.metrics.counts["unet_calls"] == steps
+    frontend.call(much=[make_job(seed=seed) for seed in range(12)])
+    for name, code in {"bad": "invalid_request", "much": "overloaded"}.items():
+        [part] = frontend.parts[name]
+        assert part.stop is None
+        assert part.reply is not None
+        assert set(codes(part.reply)) == {code}
+
+
+def test_steps_that_a_scheduler_cannot_take_are_a_first_word_too(
+    carrier: Carrier[Answer], gate: Gate
+) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(slow=[long_job()])
+    gate.shut()
+    gate.wait()
+    frontend.call(bad=[make_job(), make_job(num_inference_steps=60, scheduler="LCM")])
     [part] = frontend.parts["bad"]
     assert part.stop is None
     assert part.reply is not None
-    assert codes(part.reply) == ["invalid_request"]
+    nothing, refused = part.reply
+    assert nothing is None
+    assert codes([refused]) == ["invalid_request"]
+    assert carrier.engine.live_count == 1
+
+
+def test_drawing_goes_on_between_the_calls(carrier: Carrier[Answer]) -> None:
+    frontend = Frontend(carrier)
+    frontend.call(drawn=[make_job()], bad="invalid_request")
+    until(lambda: carrier.engine.metrics.counts["finished"] == 1)
+    frontend.call()
+    assert frontend.parts["drawn"][-1].reply is not None
+
+
+def test_nothing_is_drawn_for_long_when_nobody_asks_any_more(carrier: Carrier[Answer]) -> None:
+    frontend, counts = Frontend(carrier), carrier.engine.metrics.counts
+    hook = carrier.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.01))
+    frontend.call(gone=[long_job(seed) for seed in range(4)])
+    steps = -1
+    while steps < counts["steps"]:
+        steps = counts["steps"]
+        time.sleep(0.5)
+    hook.remove()
+    assert 0 < steps < 900
+    frontend.names = []
+    assert frontend.draws_a_picture()
+    assert counts["cancelled"] == 4
 
 
 @pytest.mark.parametrize("refused", ["400", "429"])
@@ -151,18 +242,23 @@ def test_refusals_in_every_call_do_not_keep_the_others_from_being_drawn(
     frontend = Frontend(carrier)
     frontend.call(drawn=[make_job(num_inference_steps=10, scheduler="DDIM")])
     too_many = [make_job(seed=seed) for seed in range(12)]
-    for number in range(25):
-        frontend.call(**{f"bad{number}": "invalid_request" if refused == "400" else too_many})
-    assert "drawn" not in frontend.names
-    for number in range(25):
-        assert [part.stop for part in frontend.parts[f"bad{number}"]] == [None]
+    bad: list[str] = []
+
+    def refuse_one_more() -> bool:
+        bad.append(f"bad{len(bad)}")
+        frontend.call(**{bad[-1]: "invalid_request" if refused == "400" else too_many})
+        return "drawn" not in frontend.names
+
+    until(refuse_one_more)
+    for name in bad:
+        assert [part.stop for part in frontend.parts[name]] == [None]
 
 
 def test_an_error_in_the_engine_costs_only_those_who_were_in_it(
     carrier: Carrier[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frontend, engine = Frontend(carrier), carrier.engine
-    frontend.call(first=[make_job(num_inference_steps=1, scheduler="DDIM"), make_job()])
+    frontend.call(first=[long_job(), long_job()])
 
     def fail(*_: object) -> None:
         engine._finish(ticket, Failure(503, "out_of_memory", ""))
@@ -171,47 +267,65 @@ def test_an_error_in_the_engine_costs_only_those_who_were_in_it(
     ticket = next(iter(carrier._owners))
     monkeypatch.setattr(engine, "_denoise", fail)
     with pytest.raises(MemoryError):
-        frontend.call()
+        until(lambda: bool(frontend.call()))
     monkeypatch.undo()
+    with pytest.raises(MemoryError):  # nothing is drawn on what the error has left
+        frontend.call()
     frontend.iterations.abandon(frontend.names, [])
     frontend.names = []
     assert frontend.draws_a_picture()
 
 
-def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(carrier: Carrier[Answer]) -> None:
+def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(
+    carrier: Carrier[Answer], gate: Gate
+) -> None:
     frontend = Frontend(carrier)
-    frontend.call(gone=[make_job(seed=seed, num_inference_steps=50) for seed in range(4)])
+    frontend.call(gone=[long_job(seed) for seed in range(4)])
+    gate.shut()
+    gate.wait()
     frontend.hang_up("gone")
-    rows: list[int] = []
-    hook = carrier.engine._model.unet.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
-    frontend.call(new=[make_job()])
-    hook.remove()
-    assert set(rows) == {2}
+    frontend.call(new=[long_job()])
+    running = len(gate.rows)
+    gate.let(3)
+    assert gate.rows[running - 1 :] == [8, 2, 2, 2]
     assert carrier.engine.metrics.counts["cancelled"] == 4
 
 
-def test_the_next_in_line_takes_the_place_before_the_next_unet_call(carrier: Carrier[Answer]) -> None:
+def test_a_picture_finished_in_the_step_of_its_hang_up_is_nobodys(
+    carrier: Carrier[Answer], gate: Gate
+) -> None:
+    frontend, lone = Frontend(carrier), make_job(num_inference_steps=1, scheduler="DDIM")
+    gate.shut()
+    frontend.call(gone=[lone])
+    gate.wait()
+    frontend.hang_up("gone")
+    frontend.call()
+    gate.open()
+    until(lambda: carrier.engine.metrics.counts["finished"] == 1)
+    assert frontend.draws_a_picture()
+
+
+def test_the_next_in_line_takes_the_place_before_the_next_unet_call(
+    carrier: Carrier[Answer], gate: Gate
+) -> None:
     frontend, engine = Frontend(carrier), carrier.engine
-    clients = {name: [make_job(seed=seed, num_inference_steps=100)] for seed, name in enumerate("abcd")}
-    frontend.call(**clients, next=[make_job(num_inference_steps=100)])
+    frontend.call(**{name: [long_job(seed)] for seed, name in enumerate("abcd")}, next=[long_job()])
+    gate.shut()
+    gate.wait()
     assert (engine.live_count, engine.metrics.counts["admitted"]) == (4, 4)
     frontend.hang_up("b")
-    seen: list[tuple[int, int]] = []
-    hook = engine._model.unet.register_forward_hook(
-        lambda *_: seen.append((engine.live_count, engine.metrics.counts["admitted"]))
-    )
     frontend.call()
-    hook.remove()
-    assert set(seen) == {(4, 5)}
+    gate.let(1)
+    assert (engine.live_count, engine.metrics.counts["admitted"]) == (4, 5)
 
 
 def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Carrier[Answer]) -> None:
     frontend = Frontend(carrier)
-    frontend.call(drawing=[make_job(num_inference_steps=50)])
+    frontend.call(drawing=[long_job()])
     frontend.names.append("new")
     parts = frontend.iterations.abandon(frontend.names, [Failure(500, "internal", "")])
     assert [part.stop for part in parts] == [True, None]
-    assert not carrier.engine.busy
+    until(lambda: not carrier.engine.busy)
     frontend.names = []
     assert frontend.draws_a_picture()
 

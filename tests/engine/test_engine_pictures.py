@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from tiny import draw_plainly, make_job
 from handler.engine.engine import Engine
 from handler.engine.memory import MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.engine.runner import Runner
 from handler.engine.ticket import Ticket
+from handler.engine.watchdog import Watchdog
 from handler.job import Job, Outcome
 from handler.model import Model
 from handler.schedulers import SCHEDULERS
@@ -62,7 +65,8 @@ def test_random_interleavings(
         chance = random.Random(number)
         options = EngineOptions(max_live=chance.randint(1, 6), vectorised=number % 3 == 0)
         engine = Engine(model, options, plan)
-        _interleave(engine, chance, chance.sample(oracle, 6), f"interleaving {number}")
+        interleave = _interleave_beside if number % 4 == 1 else _interleave
+        interleave(engine, chance, chance.sample(oracle, 6), f"interleaving {number}")
 
 
 def _interleave(engine: Engine, chance: random.Random, chosen: Oracle, name: str) -> None:
@@ -77,6 +81,35 @@ def _interleave(engine: Engine, chance: random.Random, chosen: Oracle, name: str
             engine.cancel(victim)
             cancelled.add(victim)
         outcomes.update(engine.step())
+    _check(outcomes, wanted, cancelled, name)
+
+
+def _interleave_beside(engine: Engine, chance: random.Random, chosen: Oracle, name: str) -> None:
+    """The same while the engine steps in a thread of its own, so that they come in the midst of a step."""
+    to_come, wanted, cancelled = list(chosen), {}, set()
+    outcomes: dict[Ticket, Outcome] = {}
+    watchdog = Watchdog(600)
+    runner = Runner(engine, watchdog, tell=lambda: None)
+    while to_come or wanted.keys() - outcomes.keys() - cancelled:
+        if to_come and chance.random() < 0.4:
+            job, picture = to_come.pop()
+            ticket = runner.submit(job)
+            assert isinstance(ticket, Ticket)
+            wanted[ticket] = picture
+        if wanted and chance.random() < 0.05:
+            victim = chance.choice(sorted(wanted))
+            runner.cancel([victim])
+            cancelled.add(victim)
+        outcomes.update(runner.take(until=time.monotonic()))
+        time.sleep(chance.uniform(0, 0.01))
+    runner.close()
+    watchdog.close()
+    _check(outcomes, wanted, cancelled, name)
+
+
+def _check(
+    outcomes: dict[Ticket, Outcome], wanted: dict[Ticket, torch.Tensor], cancelled: set[Ticket], name: str
+) -> None:
     for ticket, picture in wanted.items():
         if ticket in outcomes:
             assert nearly_equal(pixels(outcomes[ticket]), picture), f"{name}: wrong picture for {ticket}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import threading
 
 import psutil
 import pytest
@@ -43,6 +44,26 @@ def test_a_full_queue_refuses_with_the_seconds_to_wait(model: Model, plan: Memor
     assert engine.live_count == 2
     assert isinstance(engine.submit(make_job()), Failure), "three wait, so the queue is still full"
     assert engine.metrics.counts["refused"] == 2
+
+
+def test_jobs_on_their_way_from_the_queue_to_their_places_are_counted(model: Model, plan: MemoryPlan) -> None:
+    engine = Engine(model, EngineOptions(max_live=2, max_queue=0), plan)
+    reached, go_on = threading.Event(), threading.Event()
+    hook = model.text_encoder.register_forward_pre_hook(
+        lambda *_: (reached.set(), go_on.wait(60))[:0] or None
+    )
+    for number in range(2):
+        submit(engine, make_job(seed=number))
+    step = threading.Thread(target=engine.step)
+    step.start()
+    assert reached.wait(60)
+    assert engine.busy
+    refused = engine.submit(make_job())
+    go_on.set()
+    step.join()
+    hook.remove()
+    assert isinstance(refused, Failure)
+    assert engine.live_count == 2
 
 
 def test_pace_is_what_was_measured(model: Model, plan: MemoryPlan) -> None:
