@@ -6,6 +6,7 @@ Writes docs/archive-benchmark.md. Needs 5 GB in the temporary folder and some mi
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import platform
 import shutil
@@ -96,8 +97,9 @@ def compare() -> tuple[dict[str, list[tuple[float, float]]], dict[str, int]]:
     """(seconds, peak resident MB) of every round by tool, and each tool's archive in bytes."""
     with tempfile.TemporaryDirectory(prefix="marquee-archive-bench-") as name:
         work = Path(name)
-        # In a process of its own: a child's peak memory starts at its parent's.
-        with ProcessPoolExecutor(1) as maker:
+        # In a process of its own: a child's peak memory starts at its parent's. Not a fork: OpenMP,
+        # which has threads here by then, hangs in forks.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as maker:
             inputs = maker.submit(make_inputs, work).result()
         rows: dict[str, list[tuple[float, float]]] = {tool: [] for tool in TOOLS}
         sizes: dict[str, int] = {}

@@ -90,10 +90,9 @@ class Carrier(Generic[Reply]):
         self._withdraw(self._open.pop(name))
 
     def abandon(self) -> None:
-        """Gives up every open request; after an error, what comes next is drawn again."""
+        """Gives up every open request."""
         for name in list(self._open):
             self.cancel(name)
-        self._runner.recover()
 
     @property
     def call_seconds(self) -> float:
@@ -101,10 +100,7 @@ class Carrier(Generic[Reply]):
         return max(CALL_SECONDS, min(LONGEST_CALL_SECONDS, STEP_SHARE * self.engine.pace.step_seconds))
 
     def call(self, seconds: float) -> Mapping[str, Reply]:
-        """Waits until a request is answered, at most ``seconds``; returns the answers.
-
-        Raises what a step raised; nothing is drawn after that until ``abandon``.
-        """
+        """Waits until a request is answered, at most ``seconds``; returns the answers."""
         end = time.monotonic() + seconds
         while True:
             self._news.clear()

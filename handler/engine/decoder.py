@@ -63,7 +63,7 @@ class PictureDecoder:
         self._slice_of = slice_of
         self._lanes = lanes
         self._seconds: dict[Size, float] = {}
-        self._elastic = Elastic()
+        self._elastic = Elastic(model.device)
         self._processor = VaeImageProcessor()
 
     def decode(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Hashable, Sequence
-from typing import Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from handler.engine.watchdog import end_if_gpu_is_lost
 from handler.job import Failure
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +28,8 @@ Result = TypeVar("Result")
 class Elastic:
     """Runs batches in as few calls as memory allows; learns the limit of each ``key`` from what failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._limits: dict[Hashable, int] = {}
         self.shortages = 0
         """Out-of-memory errors met so far."""
@@ -57,7 +61,7 @@ class Elastic:
             except RuntimeError:
                 logger.exception("a call of %d failed", len(batch))
                 if len(batch) == 1:
-                    end_if_gpu_is_lost()
+                    end_if_gpu_is_lost(self._device)
                     results.append(BROKEN)
                 else:
                     singly = len(results) + len(batch)

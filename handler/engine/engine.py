@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Callable
 
-from handler.engine.decoder import NO_MEMORY, Decoded, Undecoded, start_decoding
+from handler.engine.decoder import NO_MEMORY, start_decoding
 from handler.engine.denoiser import Denoiser
-from handler.engine.elastic import Elastic
+from handler.engine.drawn import MOST_STALLS, Drawn
+from handler.engine.elastic import BROKEN, Elastic
 from handler.engine.memory import MemoryPlan, used_bytes
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
 from handler.engine.prompts import PromptEncoder
 from handler.engine.room import Room
-from handler.engine.sampler import Sampler
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
 from handler.engine.samplers import Samplers
 from handler.engine.ticket import LiveImage, Prompts, Ticket
 from handler.engine.waiting import OVERLOADED, TOO_LATE, Waiting, WaitingLine
+from handler.engine.watchdog import end_if_gpu_is_lost
 from handler.job import Failure, Job, Outcome, Picture
 
 if TYPE_CHECKING:
@@ -35,10 +38,9 @@ if TYPE_CHECKING:
 
     from handler.model import Model
 
-Finished = tuple[Ticket, Outcome]
+logger = logging.getLogger(__name__)
 
-MOST_STALLS = 3
-"""Steps in a row an image may miss for want of memory before it is given up."""
+Finished = tuple[Ticket, Outcome]
 
 
 class Engine:
@@ -59,15 +61,14 @@ class Engine:
         self._numbers = itertools.count()
         self._queue_lock = threading.Lock()
         self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
-        self._joining = 0  # out of the queue and not live yet
+        self._joining: list[Ticket] = []  # out of the queue and not live yet
         self._live: list[LiveImage] = []
-        self._drawn: dict[Ticket, LiveImage] = {}
         self._finished: list[Finished] = []
         self._samplers = Samplers(model, options, self._room.most_live)
-        self._elastic = Elastic()
+        self._elastic = Elastic(model.device)
         self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
         self._denoiser = Denoiser(model, self._room.unet_rows)
-        self._decoding = start_decoding(model, self._room.decode_slice, options.decode_thread)
+        self._drawn = Drawn(start_decoding(model, self._room.decode_slice, options.decode_thread), clock)
 
     # What a caller does
 
@@ -79,7 +80,7 @@ class Engine:
         """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full."""
         with self._queue_lock:
             # A job in the queue while places are free has only not been stepped yet.
-            free = self.options.max_live - len(self._live) - self._joining
+            free = self.options.max_live - len(self._live) - len(self._joining)
             if len(self._waiting) >= self.options.max_queue + free:
                 self.metrics.count("refused")
                 return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
@@ -99,7 +100,7 @@ class Engine:
         live = [image for image in self._live if image.ticket == ticket]
         for image in live:
             self._leave(image)
-        decoding = self._drawn.pop(ticket, None) is not None
+        decoding = self._drawn.forget(ticket)
         self._finished = [finished for finished in self._finished if finished[0] != ticket]
         if live or decoding:
             with self._queue_lock:
@@ -120,8 +121,26 @@ class Engine:
             self._decode()
         return self._take_finished(started)
 
+    def give_up(self) -> list[Finished]:
+        """After an exception in ``step``: who was in it has failed, who waits goes on waiting.
+
+        If nobody was in it, those who wait have failed, too: it would come again without end.
+        """
+        finished, self._finished = self._finished, []
+        end_if_gpu_is_lost(self._model.device)
+        lost = [*self._joining, *(image.ticket for image in self._live), *self._drawn.forget_all()]
+        if not lost and not finished:
+            with self._queue_lock:
+                lost = [self._waiting.pop().ticket for _ in range(len(self._waiting))]
+        self._joining, self._live = [], []
+        self._samplers.keep(())
+        known = {ticket for ticket, _ in finished}
+        failed = [(ticket, BROKEN) for ticket in dict.fromkeys(lost) if ticket not in known]
+        self.metrics.count("failed", len(failed))
+        return [*finished, *failed]
+
     def close(self) -> None:
-        self._decoding.close()
+        self._drawn.close()
 
     @property
     def busy(self) -> bool:
@@ -152,7 +171,7 @@ class Engine:
             failure = texts if isinstance(texts, Failure) else self._join(newcomer, texts, now)
             if failure:
                 self._finish(newcomer.ticket, failure)
-            self._joining -= 1
+            self._joining.remove(newcomer.ticket)
 
     def _next_in_line(self, now: float) -> list[Waiting]:
         newcomers: list[Waiting] = []
@@ -161,7 +180,7 @@ class Engine:
                 self._finish(late.ticket, TOO_LATE)
             while (first := self._waiting.first()) and self._has_place(newcomers, first.job):
                 newcomers.append(self._waiting.pop())
-            self._joining = len(newcomers)
+            self._joining = [newcomer.ticket for newcomer in newcomers]
         return newcomers
 
     def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
@@ -181,6 +200,10 @@ class Engine:
             course, state = self._samplers.of(size).join(job)
         except torch.cuda.OutOfMemoryError:
             return NO_MEMORY
+        except SCHEDULER_ERRORS:
+            logger.exception("a job could not join")
+            end_if_gpu_is_lost(self._model.device)
+            return BROKEN
         queued = now - newcomer.arrived_at
         self._live.append(LiveImage(newcomer.ticket, job, size, prompts, course, state, queued, now))
         self.metrics.count("admitted")
@@ -244,39 +267,17 @@ class Engine:
             self._leave(image)
             self._finish(image.ticket, NO_MEMORY)
 
-    # Postprocess
-
     def _decode(self) -> None:
         """Sends drawn latents to be decoded and collects pictures that are ready."""
         drawn = [image for image in self._live if image.steps_left == 0]
-        latents = []
+        latents = [self._samplers.of(image.size).latent(image.state).clone() for image in drawn]
         for image in drawn:
-            latent = self._samplers.of(image.size).latent(image.state).clone()
-            latents.append(Undecoded(image.ticket, image.size, latent))
             self._leave(image)
-            self._drawn[image.ticket] = image
-        self._decoding.put(latents)
-        for decoded in self._decoding.take(idle=not self._live):
-            if decoded.latent.ticket in self._drawn:  # else cancelled meanwhile
-                self._finish_decoded(self._drawn.pop(decoded.latent.ticket), decoded)
-
-    def _finish_decoded(self, image: LiveImage, decoded: Decoded) -> None:
-        if decoded.result is NO_MEMORY and image.stalls < MOST_STALLS:
-            image.stalls += 1
-            self._drawn[image.ticket] = image
-            self._decoding.put([decoded.latent])
-            return
-        if isinstance(decoded.result, Failure):
-            self._finish(image.ticket, decoded.result)
-            return
-        total = self._clock() - image.admitted_at
-        seconds = {
-            "queue": image.queue_seconds,
-            "denoise": max(0.0, total - decoded.seconds),
-            "decode": decoded.seconds,
-        }
-        self.metrics.observe("picture_seconds", image.queue_seconds + total)
-        self._finish(image.ticket, Picture(decoded.result, seconds))
+        self._drawn.put(list(zip(drawn, latents)))
+        for ticket, outcome in self._drawn.take(idle=not self._live):
+            if isinstance(outcome, Picture):
+                self.metrics.observe("picture_seconds", sum(outcome.seconds.values()))
+            self._finish(ticket, outcome)
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         self.metrics.count("failed" if isinstance(outcome, Failure) else "finished")

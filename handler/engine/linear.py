@@ -160,10 +160,11 @@ class LinearSampler:
         course = self._courses.of(job)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, (1, *self._shape), self._dtype).to(self._device).float()
-        self._widen(course.columns)  # before a place is taken: there may be no memory for it
+        latent = (noise * course.init_noise_sigma).flatten()
+        self._widen(course.columns)  # all this before a place is taken: there may be no memory for it
         state = LinearState(self._free.pop(), course, generator)
         self._history[state.slot] = 0  # what an earlier image left there, NaN even, must not be multiplied in
-        self._history[state.slot, 0] = (noise * course.init_noise_sigma).flatten()
+        self._history[state.slot, 0] = latent
         self._latents[state.slot] = self._history[state.slot, 0]
         return course, state
 

@@ -6,6 +6,8 @@ for it that is time in which nothing is drawn.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -13,17 +15,23 @@ from typing import Callable
 
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
-from handler.engine.watchdog import Watchdog
+from handler.engine.watchdog import Watchdog, end_worker
 from handler.job import Failure, Job
+
+logger = logging.getLogger(__name__)
 
 LEASE_SECONDS = 1.0
 """How long it draws on when nobody asks: the last client to hang up may leave nobody who would say so."""
+
+EXIT_SECONDS = 10.0
+"""How long the process waits for a step when it ends: a thread inside torch would abort it."""
 
 
 class Runner:
     """Steps ``engine`` while it is busy; ``tell`` is called from its thread after every step.
 
-    One thread calls the methods. What was cancelled is gone before the next step.
+    One thread calls the methods. What was cancelled is gone before the next step. An exception in a step is
+    the failure of those who were in it, and of nobody else.
     """
 
     def __init__(self, engine: Engine, watchdog: Watchdog, tell: Callable[[], None]) -> None:
@@ -35,7 +43,6 @@ class Runner:
         self._changed = threading.Condition()
         self._cancelled: list[Ticket] = []
         self._finished: list[Finished] = []
-        self._error: BaseException | None = None
         self._lease_ends = 0.0
         self._closed = False
         # OpenMP's number of threads is each thread's own.
@@ -43,6 +50,7 @@ class Runner:
             target=self._run, args=(torch.get_num_threads(),), name="marquee-engine", daemon=True
         )
         self._thread.start()
+        atexit.register(self._stop, EXIT_SECONDS)
 
     def submit(self, job: Job) -> Ticket | Failure:
         """As ``Engine.submit``, at once: it waits for no step."""
@@ -59,60 +67,55 @@ class Runner:
             self._changed.notify()
 
     def take(self, until: float) -> list[Finished]:
-        """What has finished since the last time; the caller is back at ``until`` (monotonic) at the latest.
-
-        Raises what a step raised, every time, until ``recover`` is called; there are no steps meanwhile.
-        """
+        """What has finished since the last time; the caller is back by ``until`` (time.monotonic)."""
         with self._changed:
-            if self._error is not None:
-                raise self._error
             self._lease_ends = until + LEASE_SECONDS
             self._changed.notify()
             finished, self._finished = self._finished, []
             return finished
 
-    def recover(self) -> None:
-        """Steps again after an error, with what has not been cancelled."""
-        with self._changed:
-            self._error = None
-            self._finished.clear()
-            self._changed.notify()
-
     def close(self) -> None:
         """Ends the thread, after the step that runs, and the engine."""
+        atexit.unregister(self._stop)
+        self._stop(None)
+        self.engine.close()
+
+    def _stop(self, seconds: float | None) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
-        self.engine.close()
+        self._thread.join(seconds)
 
     def _run(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        while self._prepare_step():
-            finished: list[Finished] = []
-            error = None
-            try:
-                with self._watchdog.watch():
-                    finished = self.engine.step()
-            except BaseException as raised:  # the caller's to answer: ``take`` raises it there
-                error = raised
-            with self._changed:
-                self._finished += finished
-                self._error = error
-            self._tell()
+        try:
+            while self._prepare_step():
+                finished = self._step()
+                with self._changed:
+                    self._finished += finished
+                self._tell()
+        except BaseException:
+            logger.exception("the engine's thread failed")
+            end_worker("nothing would be answered any more")
+
+    def _step(self) -> list[Finished]:
+        try:
+            with self._watchdog.watch():
+                return self.engine.step()
+        except Exception:
+            logger.exception("a step failed")
+            return self.engine.give_up()
 
     def _prepare_step(self) -> bool:
         """Waits until a step is due; False when there is to be none any more."""
         with self._changed:
-            self._changed.wait_for(self._is_due)
-            for ticket in self._cancelled:
-                self.engine.cancel(ticket)
-            self._cancelled.clear()
-            return not self._closed
-
-    def _is_due(self) -> bool:
-        if self._closed or self._cancelled:
-            return True
-        return self._error is None and self.engine.busy and time.monotonic() < self._lease_ends
+            while not self._closed:
+                for ticket in self._cancelled:
+                    self.engine.cancel(ticket)
+                self._cancelled.clear()
+                if self.engine.busy and time.monotonic() < self._lease_ends:
+                    return True
+                self._changed.wait()
+            return False

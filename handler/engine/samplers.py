@@ -49,15 +49,13 @@ class Samplers:
         # The vectorised samplers read coefficients, which is the CPU's work.
         self._make_scheduler = FreshSchedulers(model.scheduler, "cpu" if options.vectorised else model.device)
         self._courses = Courses(self._make_scheduler)
+        self._try_scheduler = FreshSchedulers(model.scheduler, "cpu")
         self._by_size: dict[Size, Sampler] = {}
 
     def check(self, job: Job) -> Failure | None:
         """The 400 of a job whose scheduler cannot take its steps with this model. For any thread."""
         try:
-            if self._options.vectorised:
-                self._courses.of(job)
-            else:
-                self._make_scheduler(job.scheduler, job.num_inference_steps)
+            self._try_scheduler(job.scheduler, job.num_inference_steps)
         except SCHEDULER_ERRORS as error:
             message = f"The scheduler {job.scheduler} cannot take {job.num_inference_steps} steps: {error}"
             return Failure(400, "invalid_request", message)

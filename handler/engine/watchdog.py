@@ -13,6 +13,10 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +52,13 @@ class Watchdog:
                 end_worker(f"a step took longer than {self._seconds:g} s")
 
 
-def end_if_gpu_is_lost() -> None:
-    """Ends the worker where CUDA answers nothing but errors any more; does nothing where it is not in use."""
+def end_if_gpu_is_lost(device: torch.device) -> None:
+    """Ends the worker where a GPU answers nothing but errors any more; a CPU is never lost."""
     import torch
 
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if device.type == "cuda":
         try:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         except RuntimeError as error:
             end_worker(f"the GPU is lost to this process: {error}")
 

@@ -8,11 +8,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from frontend import Answer, Gate
 from tiny import as_model, draw_plainly, make_job, make_pipeline
 
+from handler.engine.carrier import Carrier
+from handler.engine.engine import Engine
 from handler.engine.footprint import measure_footprint
 from handler.engine.lanes import Lanes
 from handler.engine.memory import MemoryPlan
+from handler.engine.options import EngineOptions
+from handler.engine.watchdog import Watchdog
 from handler.job import Job
 from handler.model import Model
 from handler.schedulers import SCHEDULERS
@@ -56,6 +61,23 @@ def model(pipeline: StableDiffusionPipeline) -> Model:
 def plan(model: Model) -> MemoryPlan:
     """A gigabyte: room for everything the tests draw."""
     return MemoryPlan(10**9, measure_footprint(model, 64, 64, history_columns=9))
+
+
+@pytest.fixture
+def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
+    """Four places and a queue of six."""
+    watchdog = Watchdog(seconds=600)
+    made: Carrier[Answer] = Carrier(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    yield made
+    made.close()
+    watchdog.close()
+
+
+@pytest.fixture
+def gate(carrier: Carrier[Answer]) -> Iterator[Gate]:
+    made = Gate(carrier)
+    yield made
+    made.open()
 
 
 @pytest.fixture(scope="session")

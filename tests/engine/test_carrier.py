@@ -2,93 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 from driving import nearly_equal, pixels
+from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
 from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations, Part
-from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
-from handler.engine.options import EngineOptions
-from handler.engine.watchdog import EXIT_CODE, Watchdog
-from handler.job import Failure, Job, Outcome
-from handler.model import Model
+from handler.engine.continuous import Part
+from handler.job import Failure, Job
 
 Oracle = list[tuple[Job, torch.Tensor]]
-Answer = list[Outcome]
-
-
-@pytest.fixture
-def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
-    watchdog = Watchdog(seconds=600)
-    made: Carrier[Answer] = Carrier(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
-    yield made
-    made.close()
-    watchdog.close()
-
-
-class Gate:
-    """Stands before every UNet call: notes its rows, and from ``shut`` on lets none pass until ``let``."""
-
-    def __init__(self, carrier: Carrier[Answer]) -> None:
-        self.rows: list[int] = []
-        self._is_shut = False
-        self._passes, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
-        self._hook = carrier.engine._model.unet.register_forward_pre_hook(self._pass)
-
-    def shut(self) -> None:
-        self._is_shut = True
-
-    def wait(self) -> None:
-        """Returns when a call stands before it."""
-        assert self._waiting.acquire(timeout=60)
-
-    def let(self, calls: int) -> None:
-        """Returns when so many have passed and the next one stands before it."""
-        for _ in range(calls):
-            self._passes.release()
-            self.wait()
-
-    def open(self) -> None:
-        self._is_shut = False
-        self._passes.release(1000)
-        self._hook.remove()
-
-    def _pass(self, _: object, inputs: tuple[torch.Tensor, ...]) -> None:
-        self.rows.append(len(inputs[0]))
-        if self._is_shut:
-            self._waiting.release()
-            assert self._passes.acquire(timeout=60)
-
-
-@pytest.fixture
-def gate(carrier: Carrier[Answer]) -> Iterator[Gate]:
-    made = Gate(carrier)
-    yield made
-    made.open()
-
-
-def long_job(seed: int = 7) -> Job:
-    return make_job(num_inference_steps=900, scheduler="DDIM", seed=seed)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
-def codes(answer: Answer) -> list[str]:
-    return [outcome.code if isinstance(outcome, Failure) else "picture" for outcome in answer]
 
 
 def test_a_plain_batch_of_mixed_requests_is_answered_whole(carrier: Carrier[Answer], oracle: Oracle) -> None:
@@ -128,38 +54,6 @@ def test_a_batch_without_time_left_fails_only_what_is_not_drawn(carrier: Carrier
         "short": ["picture"],
     }
     until(lambda: not carrier.engine.busy)
-
-
-class Frontend:
-    """Calls like TorchServe's: every request again until its last part, under a name of its own."""
-
-    def __init__(self, carrier: Carrier[Answer]) -> None:
-        self.iterations = Iterations(carrier)
-        self.names: list[str] = []
-        self.parts: dict[str, list[Part[Answer]]] = {}
-
-    def call(self, **arriving: Sequence[Job] | str) -> None:
-        self.names += arriving
-
-        def read(index: int) -> Arrival[Answer] | Answer:
-            given = arriving[self.names[index]]  # asking again about an old request is a KeyError
-            return [Failure(400, given, "")] if isinstance(given, str) else Arrival(given, list)
-
-        parts = self.iterations.iterate(self.names, read)
-        for name, part in zip(self.names, parts, strict=True):
-            self.parts.setdefault(name, []).append(part)
-        self.names = [name for name, part in zip(self.names, parts, strict=True) if part.stop is False]
-
-    def hang_up(self, name: str) -> None:
-        self.names.remove(name)
-
-    def draws_a_picture(self) -> bool:
-        """Whether a new request, asked to its end, has one."""
-        self.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
-        while self.names:
-            self.call()
-        reply = self.parts["next"][-1].reply
-        return reply is not None and codes(reply) == ["picture"]
 
 
 def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle: Oracle) -> None:
@@ -254,28 +148,6 @@ def test_refusals_in_every_call_do_not_keep_the_others_from_being_drawn(
         assert [part.stop for part in frontend.parts[name]] == [None]
 
 
-def test_an_error_in_the_engine_costs_only_those_who_were_in_it(
-    carrier: Carrier[Answer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frontend, engine = Frontend(carrier), carrier.engine
-    frontend.call(first=[long_job(), long_job()])
-
-    def fail(*_: object) -> None:
-        engine._finish(ticket, Failure(503, "out_of_memory", ""))
-        raise MemoryError("injected")
-
-    ticket = next(iter(carrier._owners))
-    monkeypatch.setattr(engine, "_denoise", fail)
-    with pytest.raises(MemoryError):
-        until(lambda: bool(frontend.call()))
-    monkeypatch.undo()
-    with pytest.raises(MemoryError):  # nothing is drawn on what the error has left
-        frontend.call()
-    frontend.iterations.abandon(frontend.names, [])
-    frontend.names = []
-    assert frontend.draws_a_picture()
-
-
 def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(
     carrier: Carrier[Answer], gate: Gate
 ) -> None:
@@ -328,43 +200,3 @@ def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Ca
     until(lambda: not carrier.engine.busy)
     frontend.names = []
     assert frontend.draws_a_picture()
-
-
-def test_the_watchdog_ends_a_process_that_is_stuck() -> None:
-    code = """
-import time
-from handler.engine.watchdog import Watchdog
-watchdog = Watchdog(seconds=0.5)
-for _ in range(4):
-    with watchdog.watch():
-        time.sleep(0.2)
-print("lived", flush=True)
-with watchdog.watch():
-    time.sleep(120)
-print("never")
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert ended.returncode == EXIT_CODE
-    assert ended.stdout == "lived\n"
-    assert "time.sleep" in ended.stderr or "File" in ended.stderr, "where it hung"
-
-
-@pytest.mark.parametrize(("lost", "code"), [(True, EXIT_CODE), (False, 0)])
-def test_a_gpu_that_answers_only_errors_ends_the_worker(lost: bool, code: int) -> None:
-    program = """
-import sys, torch
-from handler.engine.elastic import BROKEN, Elastic
-def synchronize():
-    if sys.argv[1] == "True":
-        raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
-def call(items):
-    raise RuntimeError("CUDA error (injected)")
-torch.cuda.is_initialized, torch.cuda.synchronize = lambda: True, synchronize
-assert Elastic().run("unet", [1, 2], call) == [BROKEN, BROKEN]
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", program, str(lost)], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert ended.returncode == code, ended.stderr

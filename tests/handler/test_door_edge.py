@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,36 @@ def test_metrics_that_break_are_logged_once(
     for _ in range(2):
         assert handle(second_door, archive_root, [{"body": {"instances": ["a"]}}])[0][0] == 200
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_only_the_thread_that_draws_keeps_openmp_helpers(archive_root: Path, tmp_path: Path) -> None:
+    """With helpers of the thread that loaded beside them, two cores would be too few for all to spin.
+
+    Two threads that are not Python's: one of torch's own and the engine's helper; a third is the loader's.
+    """
+    for name in ("model", "MAR-INF"):
+        if (archive_root / name).exists():
+            (tmp_path / name).symlink_to(archive_root / name)
+    config = (archive_root / "model-config.yaml").read_text().replace("threads: 1", "threads: 2")
+    (tmp_path / "model-config.yaml").write_text(config)
+    program = """
+import os, sys, threading
+from pathlib import Path
+import torch
+from door_batches import handle, make_context
+from handler.torchserve import Door
+
+def helpers():
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+root, before, door = Path(sys.argv[1]), helpers(), Door()
+door.initialize(make_context(root, 0))
+size = {"width": 128, "height": 64}
+assert handle(door, root, [{"body": {"instances": [{"prompt": "a", **size}]}}])[0][0] == 200
+print(helpers() - before)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.stdout == "2\n", ended.stderr

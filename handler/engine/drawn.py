@@ -1,0 +1,68 @@
+"""Images between their last denoising step and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable
+
+from handler.engine.decoder import NO_MEMORY, Decoded, Decoding, Undecoded
+from handler.engine.ticket import LiveImage, Ticket
+from handler.job import Failure, Outcome, Picture
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_STALLS = 3
+"""Times in a row an image may be kept waiting for want of memory before it is given up."""
+
+
+class Drawn:
+    """Has them decoded, and tries again where memory was short; what was forgotten comes no more."""
+
+    def __init__(self, decoding: Decoding, clock: Callable[[], float]) -> None:
+        self._decoding, self._clock = decoding, clock
+        self._images: dict[Ticket, LiveImage] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def put(self, drawn: Sequence[tuple[LiveImage, torch.Tensor]]) -> None:
+        """Images with their latents, (1, 4, h, w) each."""
+        self._images.update((image.ticket, image) for image, _ in drawn)
+        self._decoding.put([Undecoded(image.ticket, image.size, latent) for image, latent in drawn])
+
+    def forget(self, ticket: Ticket) -> bool:
+        """Whether it was here."""
+        return self._images.pop(ticket, None) is not None
+
+    def forget_all(self) -> list[Ticket]:
+        """Whose images were here."""
+        tickets = list(self._images)
+        self._images.clear()
+        return tickets
+
+    def take(self, idle: bool) -> list[tuple[Ticket, Outcome]]:
+        """The pictures that are ready; waits for some where the engine is ``idle``."""
+        outcomes: list[tuple[Ticket, Outcome]] = []
+        for decoded in self._decoding.take(idle):
+            ticket = decoded.latent.ticket
+            image = self._images.pop(ticket, None)
+            if image is None:
+                continue
+            if decoded.result is NO_MEMORY and image.stalls < MOST_STALLS:
+                image.stalls += 1
+                self._images[ticket] = image
+                self._decoding.put([decoded.latent])
+            else:
+                outcomes.append((ticket, self._outcome(image, decoded)))
+        return outcomes
+
+    def close(self) -> None:
+        self._decoding.close()
+
+    def _outcome(self, image: LiveImage, decoded: Decoded) -> Outcome:
+        if isinstance(decoded.result, Failure):
+            return decoded.result
+        drawing = self._clock() - image.admitted_at - decoded.seconds
+        seconds = {"queue": image.queue_seconds, "denoise": max(0.0, drawing), "decode": decoded.seconds}
+        return Picture(decoded.result, seconds)
