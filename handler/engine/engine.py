@@ -91,8 +91,8 @@ class Engine:
     def withdraw(self, ticket: Ticket) -> bool:
         """Takes a job that still waits out of the queue; False where it does not. For any thread."""
         with self._queue_lock:
-            waiting = self._waiting.leave(ticket)
-            self.metrics.count("cancelled", waiting)
+            if waiting := self._waiting.leave(ticket):
+                self.metrics.count("cancelled")
         return waiting
 
     def cancel(self, ticket: Ticket) -> None:
