@@ -30,10 +30,6 @@ LONGEST_CALL_SECONDS = 0.25
 STEP_SHARE = 0.05
 """Where steps take seconds a call may last this share of one: a newcomer must wait for its end anyhow."""
 
-SHORTEST_CALL_SECONDS = 0.01
-AWAY_SECONDS = 0.01
-"""Between two calls TorchServe needs a little less than this for 16 requests."""
-
 TOOK_TOO_LONG = Failure(
     504,
     "took_too_long",
@@ -100,16 +96,8 @@ class Carrier(Generic[Reply]):
 
     @property
     def call_seconds(self) -> float:
-        """How long a call may wait: each costs TorchServe work on the cores that draw.
-
-        It ends so much before the step that the next call is there in time to say who has come and gone.
-        """
-        step_seconds = self.engine.pace.step_seconds
-        longest = max(CALL_SECONDS, min(LONGEST_CALL_SECONDS, STEP_SHARE * step_seconds))
-        due = self._runner.step_ends - AWAY_SECONDS - time.monotonic()
-        if due < SHORTEST_CALL_SECONDS:
-            due += step_seconds
-        return min(longest, max(SHORTEST_CALL_SECONDS, due))
+        """How long a call may wait: each costs TorchServe work on the cores that draw."""
+        return max(CALL_SECONDS, min(LONGEST_CALL_SECONDS, STEP_SHARE * self.engine.pace.step_seconds))
 
     def call(self, seconds: float) -> Mapping[str, Reply]:
         """Waits until a request is answered, at most ``seconds``; returns the answers."""

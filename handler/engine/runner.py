@@ -44,7 +44,6 @@ class Runner:
         self._cancelled: list[Ticket] = []
         self._finished: list[Finished] = []
         self._lease_ends = 0.0
-        self._step_began = 0.0
         self._closed = False
         # OpenMP's number of threads is each thread's own.
         self._thread = threading.Thread(
@@ -52,11 +51,6 @@ class Runner:
         )
         self._thread.start()
         atexit.register(self._stop, EXIT_SECONDS)
-
-    @property
-    def step_ends(self) -> float:
-        """When the step that runs will end, by the time steps take (time.monotonic)."""
-        return self._step_began + self.engine.pace.step_seconds
 
     def submit(self, job: Job) -> Ticket | Failure:
         """As ``Engine.submit``, at once: it waits for no step."""
@@ -107,7 +101,6 @@ class Runner:
             end_worker("nothing would be answered any more")
 
     def _step(self) -> list[Finished]:
-        self._step_began = time.monotonic()
         try:
             with self._watchdog.watch():
                 return self.engine.step()

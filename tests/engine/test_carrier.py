@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,27 +200,3 @@ def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Ca
     until(lambda: not carrier.engine.busy)
     frontend.names = []
     assert frontend.draws_a_picture()
-
-
-@pytest.mark.parametrize(
-    ("step_seconds", "since", "seconds"),
-    [
-        (0.04, 0.0, 0.03),  # the next call is there before the step's end
-        (0.04, 0.025, 0.045),  # too late for this one: before the next one's
-        (0.4, 0.0, 0.05),  # no newcomer waits longer
-        (0.4, 0.36, 0.03),
-        (9.0, 0.0, 0.25),
-        (0.001, 0.0, 0.01),
-    ],
-)
-def test_a_call_ends_in_time_for_the_next_one_before_the_step(
-    step_seconds: float,
-    since: float,
-    seconds: float,
-    carrier: Carrier[Answer],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    carrier.engine.pace.record(step_seconds)
-    carrier._runner._step_began = 100.0
-    monkeypatch.setattr("handler.engine.carrier.time", SimpleNamespace(monotonic=lambda: 100.0 + since))
-    assert carrier.call_seconds == pytest.approx(seconds)
