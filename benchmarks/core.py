@@ -137,9 +137,8 @@ def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Setti
     from handler.settings import load_settings
 
     settings = load_settings(root / "model-config.yaml")
-    torch.set_num_threads(
-        cores()
-    )  # as in a worker that has just started: an engine before this one has lanes
+    # As in a worker that has just started: an engine made before in this process may have left one thread.
+    torch.set_num_threads(cores())
     set_threads(settings)
     model = load_model(root / "model", settings)
     if compiled:

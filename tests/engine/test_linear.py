@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import PNDMScheduler
@@ -60,3 +62,15 @@ def test_clipping_samplers_are_known_not_to_be_linear() -> None:
     assert not is_linear(make_scheduler("LCM", clipping))
     thresholding = PNDMScheduler.from_config({**SCHEDULE, "thresholding": True})
     assert not is_linear(make_scheduler("DPM++ 2M", thresholding))
+
+
+def test_who_cannot_join_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    courses = Courses(FreshSchedulers(PNDMScheduler.from_config(SCHEDULE), "cpu"))
+    sampler = LinearSampler(courses, (1, 4, SIZE), torch.device("cpu"), torch.float32)
+    right = courses.of(make_job())
+    monkeypatch.setattr(courses, "of", lambda _: dataclasses.replace(right, init_noise_sigma="not a number"))
+    with pytest.raises(TypeError):
+        sampler.join(make_job())
+    monkeypatch.undo()
+    _, state = sampler.join(make_job())
+    assert state.slot == 0
