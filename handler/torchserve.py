@@ -157,7 +157,7 @@ class Door:
         from handler.engine.profile import choose_profile
         from handler.engine.start import start_engine
         from handler.model import load_model
-        from handler.vendored import check_pillow
+        from handler.vendored import check_pillow, packages_in_use
 
         check_pillow()
         _quiet_libraries()
@@ -170,6 +170,7 @@ class Door:
         engine = start_engine(model, settings, profile)
         self._description = {
             **describe(model, settings, threads, archive_digest(root)),
+            "packages": packages_in_use(root),
             "engine": {
                 **asdict(profile),
                 "strict": settings.strict,

@@ -10,14 +10,21 @@ from pipeline.archive.compiling import compiled_members
 from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
-from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
+from pipeline.archive.layout import (
+    CONFIG_FILE,
+    CONTAINER_FILE,
+    HANDLER_FILE,
+    MANIFEST,
+    Member,
+    bytes_member,
+)
 from pipeline.archive.model_config import config_bytes, with_continuous_batching
 from pipeline.archive.model_folder import check_folder, model_members
 from pipeline.archive.selection import Dtype
 from pipeline.archive.writer import write_archive
 from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members
-from pipeline.containers.targets import Target, find_target
+from pipeline.containers.targets import Target, container_record, find_target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -106,6 +113,7 @@ def archive_members(config: BuildConfig, folder: Path, target: Target | None) ->
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),
         bytes_member(CONFIG_FILE, settings),
         bytes_member(MANIFEST, manifest_bytes()),
+        *([bytes_member(CONTAINER_FILE, container_record(target))] if target else []),
     ]
 
 
