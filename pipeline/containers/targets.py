@@ -54,6 +54,10 @@ def find_target(name: str) -> Target:
     return Target(name=name, **known[name])
 
 
+def target_names() -> tuple[str, ...]:
+    return tuple(_document()["targets"])
+
+
 def container_record(target: Target) -> bytes:
     """What an archive says of the container it was built for; handler/vendored.py reads it."""
     record = {"container": target.name, "python": target.python_tag, "platform": target.platform}

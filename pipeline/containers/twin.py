@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.containers.fit import ABSENT
 from pipeline.errors import MarqueeError
 
 TORCHSERVE_VERSIONS = ("0.12.0", "0.11.0", "0.7.0")
@@ -18,7 +19,6 @@ CONTAINER_PACKAGES = (
     *("numpy<2", "Pillow>=9.1,<11", "PyYAML", "packaging", "filelock", "fsspec", "psutil"),
     *("typing-extensions", "enum-compat", "setuptools<80", "wheel"),
 )
-ABSENT = ("diffusers", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate")
 PYENV = Path.home() / ".pyenv" / "versions"
 HOME = Path.home() / ".cache" / "marquee" / "rehearsal"
 INSTALL_TIMEOUT_SECONDS = 3600

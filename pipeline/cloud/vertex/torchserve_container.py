@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
+from pipeline.containers.fit import container_log
 from pipeline.errors import MarqueeError
 from pipeline.rules import table
 from pipeline.serving.readiness import wait_until_ready
@@ -46,6 +48,7 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
 
     Raises NeverReady, with all processes ended, also when ``stop`` is set meanwhile.
     """
+    _refuse_misfit(spec)
     link = _link(spec.folder)
     try:
         server = launch(spec.archive, _options(spec, link))
@@ -57,6 +60,18 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
         _unlink(link)
         raise NeverReady(str(error).splitlines(), spec.folder / "logs" / "model_log.log") from error
     return TorchServeContainer(server, link)
+
+
+def _refuse_misfit(spec: ContainerSpec) -> None:
+    """This machine may have what the container lacks; the refusal is the container's, in its own words."""
+    try:
+        lines = container_log(spec.archive, spec.image_uri)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return  # no archive at all: starting it says so better
+    if lines:
+        raise NeverReady(
+            [*lines, f"{spec.image_uri} is not known to run this archive: marquee doctor names why"]
+        )
 
 
 def _link(folder: Path) -> Path:
