@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.target import (
+    ArchiveOption,
     Asked,
     CloudOption,
     ConfigOption,
@@ -44,16 +45,15 @@ def plan(
     cloud: CloudOption = None,
     profile: ProfileOption = None,
     traffic: TrafficOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what deploy would make, change and charge per hour; changes nothing."""
     from pipeline.deploy.plan import plan as make_plan
 
-    with connected(Asked(config, cloud, profile, settings or (), traffic), quiet=json) as (
-        wanted,
-        connection,
-    ):
+    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
+    with connected(asked, quiet=json) as (wanted, connection):
         made = make_plan(connection, wanted, the_archive(wanted))
     if json:
         print(jsons.dumps({**dataclasses.asdict(made), "changes": made.changes}, default=str))
@@ -83,6 +83,7 @@ def deploy(
     cloud: CloudOption = None,
     profile: ProfileOption = None,
     traffic: TrafficOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
 ) -> None:
     """Upload, register, deploy, ask for a picture, and only then move traffic. Run it again after a break."""
@@ -90,23 +91,24 @@ def deploy(
     from pipeline.deploy.flow import deploy as make
 
     progress = LiveProgress()
-    asked = Asked(config, cloud, profile, settings or (), traffic)
+    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
     try:
         with connected(asked) as (wanted, connection):
-            archive = the_archive(wanted)
-            if wanted.cloud == "google":
-                _refuse_what_would_fail(wanted, archive.path)
-            _print_deployed(make(connection, wanted, archive, progress))
+            chosen = the_archive(wanted)
+            _refuse_what_would_fail(wanted, chosen.path)
+            _print_deployed(make(connection, wanted, chosen, progress))
     finally:
         progress.finish()
 
 
 def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
-    """What the doctor can see from here, before anything is paid for."""
+    """What the doctor can see from here, before anything is paid for; here only the archive's fit."""
+    from pipeline.doctor.content import check_fit
     from pipeline.doctor.examine import examine
     from pipeline.doctor.subject import subject_of
 
-    findings = examine(subject_of(config, archive), date.today())
+    subject = subject_of(config, archive)
+    findings = examine(subject, date.today()) if config.cloud == "google" else check_fit(subject)
     for finding in findings:
         if finding.level == "notice":
             print(f"notice: {finding.sentence}\n  cure: {finding.cure}")

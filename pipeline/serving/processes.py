@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 STOP_SECONDS = 15.0
 
 
-def start_processes(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log."""
+def start_processes(
+    folder: Path, environment: Mapping[str, str], python: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log.
+
+    Another ``python`` than this one does not have this package, so it gets a copy of the launcher.
+    """
     command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
+    if python is not None:
+        copy = shutil.copy(Path(__file__).with_name("launcher.py"), folder / "temp")
+        command = [str(python), str(copy), "--start", "--foreground"]
     command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
     with (folder / "logs" / "console.log").open("ab") as console:

@@ -30,7 +30,7 @@ def launch(mar: Path, options: ServeOptions | None = None) -> RunningServer:
         check_machine(archive)
         write_launch_files(options, ports, mar, folder)
         drain_file = folder / f"drain-{secrets.token_hex(16)}"
-        launcher = start_processes(folder, server_environment(options, folder, drain_file))
+        launcher = start_processes(folder, server_environment(options, folder, drain_file), options.python)
     except BaseException:
         if options.work_folder is None:
             shutil.rmtree(folder, ignore_errors=True)

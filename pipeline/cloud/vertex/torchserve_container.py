@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
-from pipeline.containers.fit import container_log
+from pipeline.containers.fit import container_log, target_of
+from pipeline.containers.twin import find_twin
 from pipeline.errors import MarqueeError
 from pipeline.rules import table
 from pipeline.serving.readiness import wait_until_ready
@@ -90,9 +91,11 @@ def _unlink(link: Path) -> None:
 
 def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
     cap = table().torchserve_response_bytes if spec.prebuilt else _OWN_IMAGE_CAP
+    twin = find_twin(target_of(spec.image_uri))
     return ServeOptions(
         threads=spec.threads,
-        environment=spec.environment,
+        environment={**spec.environment, **(twin.replica_environment() if twin else {})},
+        python=twin.python if twin else None,
         work_folder=folder,
         start_seconds=spec.start_seconds,
         warm_up=False,
