@@ -31,6 +31,22 @@ def model_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(BuildConfig(str(ROOT / "model_artifacts" / "shapes"), out), Silent()).path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Replicas run with this environment's packages, whatever `marquee rehearse` has left on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MARQUEE_REHEARSAL", str(tmp_path_factory.mktemp("no-twin")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def prebuilt_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model for Google's prebuilt container, with the packages that `make env` has fetched."""
+    out = tmp_path_factory.mktemp("prebuilt") / "model.mar"
+    model = str(ROOT / "model_artifacts" / "shapes")
+    return build(BuildConfig(model, out, container="vertex-pytorch-gpu-2-4"), Silent()).path
+
+
 @pytest.fixture(scope="session")
 def server(model_mar: Path) -> Iterator[RunningServer]:
     """Real TorchServe with that archive, as Vertex's prebuilt container runs it; one thread."""

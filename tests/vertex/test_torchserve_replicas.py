@@ -62,10 +62,10 @@ for model in aiplatform.Model.list(filter='display_name="stable-diffusion"'):
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, certificate: Certificate, model_mar: Path) -> Iterator[LocalVertex]:
-    """A cloud whose containers are real; gs://models/shapes holds the embedded model's archive."""
+def cloud(tmp_path: Path, certificate: Certificate, prebuilt_mar: Path) -> Iterator[LocalVertex]:
+    """A cloud whose containers are real; gs://models/shapes holds the archive for the prebuilt one."""
     cloud = LocalVertex(tmp_path, certificate, Clock(), start_container=start_torchserve)
-    cloud.put("shapes/model.mar", model_mar.read_bytes())
+    cloud.put("shapes/model.mar", prebuilt_mar.read_bytes())
     cloud.start()
     yield cloud
     cloud.stop()
@@ -150,7 +150,56 @@ def test_a_handler_that_cannot_be_imported_fails_the_deployment_with_its_own_wor
     clients.close[0].close()
 
 
-def archive_of(handler: str) -> bytes:
+def test_what_googles_container_lacks_is_lacking_here_too(cloud: LocalVertex, model_mar: Path) -> None:
+    """The packages are installed on this machine, and TorchServe here takes continuousBatching."""
+    cloud.put("plain/model.mar", model_mar.read_bytes())
+    cloud.put("hangs/model.mar", archive_of("", settings="continuousBatching: true\n"))
+    clients = cloud.clients("grpc")
+    endpoint = clients.create_endpoint().name
+    for folder, words in (("plain", "No module named 'diffusers'"), ("hangs", "continuousBatching")):
+        model = clients.upload(folder).model
+        with pytest.raises(exceptions.FailedPrecondition, match="Model server never became ready") as failure:
+            clients.begin_deploy(endpoint, model).result(timeout=SECONDS)
+        assert words in failure.value.message
+    assert list(clients.endpoints.get_endpoint(name=endpoint).deployed_models) == []
+    clients.close[0].close()
+
+
+HANDLER_IN_THE_TWIN = """
+import os
+
+class Theirs:
+    def initialize(self, context):
+        self.initialized = True
+
+    def handle(self, data, context):
+        return [os.environ.get("IN_THE_TWIN", "not in the twin")] * len(data)
+"""
+
+
+def test_where_the_twin_exists_replicas_run_in_it(
+    cloud: LocalVertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This environment's Python under another name stands for the twin's, which takes gigabytes to make."""
+    twin = tmp_path / "rehearsal"
+    for folder in ("py39/bin", "torchserve-0.12.0"):
+        (twin / folder).mkdir(parents=True)
+    python = twin / "py39" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nIN_THE_TWIN="yes, $PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    (twin / "twin.json").write_text('{"description": "Python 3.9"}')
+    monkeypatch.setenv("MARQUEE_REHEARSAL", str(twin))
+    cloud.put("theirs/model.mar", archive_of(HANDLER_IN_THE_TWIN))
+    clients = cloud.clients("grpc")
+    endpoint = clients.create_endpoint().name
+    clients.begin_deploy(endpoint, clients.upload("theirs").model).result(timeout=SECONDS)
+    assert predict(cloud, endpoint, {"prompt": "x"}) == [f"yes, {twin / 'torchserve-0.12.0'}"]
+    clients.close[0].close()
+    cloud.stop()
+    assert replica_processes(cloud) == []
+
+
+def archive_of(handler: str, settings: str = "") -> bytes:
     """The smallest archive that TorchServe serves: a manifest, one handler and one worker."""
     manifest = {
         "createdOn": "01/01/1980 00:00:00",
@@ -167,5 +216,5 @@ def archive_of(handler: str) -> bytes:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         file.writestr("its_handler.py", handler)
-        file.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+        file.writestr("model-config.yaml", f"minWorkers: 1\nmaxWorkers: 1\n{settings}")
     return archive.getvalue()
