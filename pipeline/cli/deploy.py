@@ -19,6 +19,7 @@ from pipeline.cli.target import (
     ProfileOption,
     SetOption,
     connected,
+    rehearsal_line,
     the_archive,
 )
 from pipeline.errors import MarqueeError
@@ -59,6 +60,7 @@ def plan(
         print(jsons.dumps({**dataclasses.asdict(made), "changes": made.changes}, default=str))
     else:
         _print_plan(made)
+        print(f"rehearsal: {rehearsal_line(wanted)}")
 
 
 def _print_plan(plan: Plan) -> None:
@@ -97,6 +99,7 @@ def deploy(
             chosen = the_archive(wanted)
             _refuse_what_would_fail(wanted, chosen.path)
             _print_deployed(make(connection, wanted, chosen, progress))
+            print(f"rehearsal {rehearsal_line(wanted)}")
     finally:
         progress.finish()
 

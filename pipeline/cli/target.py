@@ -110,6 +110,17 @@ def the_archive(config: DeployConfig) -> ArchiveFile:
     return archive
 
 
+def rehearsal_line(config: DeployConfig) -> str:
+    """Whose packages the replicas of a local deployment have; a Google deployment is rehearsed by none."""
+    from pipeline.containers.fit import target_of
+    from pipeline.containers.twin import rehearsed_in
+
+    words = rehearsed_in(target_of(config.image_uri, config.container))
+    if config.cloud == "local":
+        return words
+    return f"nothing is rehearsed by a Google run; with --cloud local it is {words}"
+
+
 def _other_model(root: Path, archive: ArchiveFile) -> Path | None:
     """The archive that `marquee build` wrote last, where it holds other weights than ``archive``."""
     from pipeline.archive.build import DEFAULT_ARCHIVE

@@ -6,6 +6,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from pipeline.containers.fit import target_of
+from pipeline.containers.twin import find_twin, rehearsed_in
 from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_archive
 from pipeline.doctor.findings import Finding, fine, name_it
@@ -26,6 +28,7 @@ def examine(subject: Subject, today: date) -> list[Finding]:
         *check_payload(subject),
         *check_properties(subject),
         *check_machine(Path(tempfile.gettempdir())),
+        fine("rehearsal", rehearsed_in(target_of(subject.image_uri, subject.container))),
     ]
 
 
@@ -39,7 +42,7 @@ def examine_cloud(connection: Connection, subject: Subject, exhausted: bool) -> 
 
 
 def rehearse(subject: Subject) -> list[Finding]:
-    """Start the archive in real TorchServe on this machine, as a replica would, and ask for a picture."""
+    """Start the archive in real TorchServe on this machine, as a replica would be, and ask for a picture."""
     from pipeline.client import Client
     from pipeline.serving.settings import ServeOptions
     from pipeline.serving.torchserve import start
@@ -47,7 +50,9 @@ def rehearse(subject: Subject) -> list[Finding]:
     if subject.archive is None:
         return []
     try:
-        server = start(subject.archive, ServeOptions())
+        twin = find_twin(target_of(subject.image_uri, subject.container))
+        options = ServeOptions(python=twin.python, environment=twin.replica_environment()) if twin else None
+        server = start(subject.archive, options)
         try:
             with Client(server.url) as client:
                 client.predict([{"prompt": "a red circle", "seed": 1}])
@@ -55,4 +60,5 @@ def rehearse(subject: Subject) -> list[Finding]:
             server.stop()
     except MarqueeError as error:
         return [name_it("rehearsal", "does_not_serve", why=error)]
-    return [fine("rehearsal", "the archive drew a picture in real TorchServe here")]
+    where = "in the twin" if twin else "here"
+    return [fine("rehearsal", f"the archive drew a picture in real TorchServe {where}")]
