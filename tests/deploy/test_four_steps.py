@@ -95,7 +95,7 @@ def test_a_bucket_filled_with_all_of_model_artifacts(state: Path, folder: Path, 
 
 
 def test_deploy_builds_what_it_deploys_and_the_rehearsal_is_green(state: Path, tmp_path: Path) -> None:
-    """No archive is named: the prebuilt container's goes all the way, its packages being for another Python."""
+    """No archive is named; what is built brings packages for Python 3.9 and draws here all the same."""
     cloud = {"MARQUEE_CLOUD": str(state)}
     picture = tmp_path / "picture.png"
     doctor = marquee("doctor", "--profile", "p100", **cloud)
