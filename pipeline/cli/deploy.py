@@ -57,7 +57,8 @@ def plan(
     with connected(asked, quiet=json) as (wanted, connection):
         made = make_plan(connection, wanted, the_archive(wanted))
     if json:
-        print(jsons.dumps({**dataclasses.asdict(made), "changes": made.changes}, default=str))
+        told = {"changes": made.changes, "rehearsal": rehearsal_line(wanted)}
+        print(jsons.dumps({**dataclasses.asdict(made), **told}, default=str))
     else:
         _print_plan(made)
         print(f"rehearsal: {rehearsal_line(wanted)}")

@@ -28,7 +28,9 @@ def examine(subject: Subject, today: date) -> list[Finding]:
         *check_payload(subject),
         *check_properties(subject),
         *check_machine(Path(tempfile.gettempdir())),
-        fine("rehearsal", rehearsed_in(target_of(subject.image_uri, subject.container))),
+        fine(
+            "rehearsal", f"a local deploy is {rehearsed_in(target_of(subject.image_uri, subject.container))}"
+        ),
     ]
 
 

@@ -116,6 +116,10 @@ def test_the_four_steps_then_a_restart_then_everything_gone(cloud: LocalVertex, 
         assert image.format == "JPEG"
     assert len(replica_processes(cloud)) == 1
 
+    [described] = predict(cloud, endpoint, {"describe": True})
+    assert described["packages"]["source"] == "environment"
+    assert described["packages"]["built_for"] == "cp39 linux_x86_64"
+
     wrong = {"prompt": 3, "stepz": 1}
     with pytest.raises(exceptions.BadRequest, match="invalid_request") as refusal:
         predict(cloud, endpoint, wrong)
