@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 
@@ -9,11 +10,13 @@ from collections.abc import Mapping
 class TrafficSplitter:
     """By chance, in proportion to the shares, as a real endpoint does: a share is no promise of a turn.
 
-    ``seed`` repeats a sequence of choices, for tests; without one every cloud chooses anew.
+    ``seed`` repeats a sequence of choices, for tests; without one the environment variable
+    MARQUEE_TRAFFIC_SEED is read, and without that every cloud chooses anew.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._chance = random.Random(seed)
+        given = os.environ.get("MARQUEE_TRAFFIC_SEED") if seed is None else seed
+        self._chance = random.Random(given)
 
     def choose(self, endpoint: str, split: Mapping[str, int]) -> str:
         """The deployed model id that the next request to ``endpoint`` goes to; ``split`` is not empty."""
