@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import deploy_foreign, make_foreign_endpoint
+from foreign_models import deploy_foreign, make_foreign_endpoint
 from rehearsal_cloud import RehearsalCloud
 
 from pipeline.cli import app
@@ -44,16 +44,15 @@ def test_a_foreign_model_in_service_survives_every_command(
     make_foreign_endpoint(connection)
     theirs = deploy_foreign(connection, name, "marquee")
     cloud.book.calls.clear()
-    for words in (["deploy"], ["promote"], ["rollback"], ["teardown"]):
-        try:
-            command(*words)
-        except MarqueeError as error:
-            if words == ["deploy"]:
-                assert f"{theirs} ({name} version 1, not marquee's): 100 %" in str(error) or (
-                    name == "marquee" and "model marquee exists" in str(error)
-                )
+    serves = f"{theirs} ({name} version 1, not marquee's): 100 %"
+    for refused in ("deploy", "promote", "rollback"):
+        with pytest.raises(MarqueeError) as raised:
+            command(refused)
+        told = str(raised.value)
+        assert serves in told or (name == "marquee" and "model marquee exists" in told)
+    command("teardown")
     told = capsys.readouterr().out
-    assert f"{theirs} ({name} version 1, not marquee's): 100 %" in told
+    assert serves in told
     assert "endpoint marquee: it was not made by marquee" in told
     assert [call for call in cloud.book.calls if call.startswith(CHANGING)] == []
     assert {model.id for model in endpoint_of(connection).deployed_models} == {theirs}
@@ -95,7 +94,8 @@ def test_a_foreign_model_on_our_endpoint_is_never_undeployed(
     (first,) = (model.id for model in endpoint_of(connection).deployed_models)
     theirs = deploy_foreign(connection, "theirs", "marquee", share=100, ours=0)
     command("deploy", "--set", f"archive={other_archive.path}", "--set", "machine=n1-standard-16")
-    command("promote")
+    with pytest.raises(MarqueeError, match="has no canary"):
+        command("promote")
     command("rollback")
     assert theirs in {model.id for model in endpoint_of(connection).deployed_models}
     assert endpoint_of(connection).traffic_split[theirs] >= 95

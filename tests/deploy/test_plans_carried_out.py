@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import deploy_foreign, make_foreign_endpoint
+from foreign_models import deploy_foreign, make_foreign_endpoint
 from rehearsal_cloud import RehearsalCloud, write_archive
 
 from pipeline.cli import app
