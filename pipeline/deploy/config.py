@@ -33,17 +33,22 @@ class Autoscaling(_Strict):
 
 
 class Smoke(_Strict):
-    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like."""
+    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like.
+
+    ``percent`` is the share that a model beside others gets until then, ``seconds`` how long it is asked.
+    """
 
     prompt: str = "a red circle"
     seed: int = Field(default=7, ge=0, lt=2**32)
     expected: str | None = None
     seconds: int = Field(default=300, ge=1)
+    percent: int = Field(default=5, ge=1, le=100)
 
 
 class DeployConfig(_Strict):
     """All that a deployment is. ``container`` is a target (vertex-pytorch-gpu-2-4, marquee) or an image URI;
-    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent."""
+    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent;
+    ``operation_timeout`` is how many seconds one operation of the cloud is waited for."""
 
     cloud: Literal["local", "google"] = "local"
     project: str = Field(default=LOCAL_PROJECT, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
@@ -65,6 +70,7 @@ class DeployConfig(_Strict):
     inference_timeout: int | None = None
     traffic: int = Field(default=100, ge=1, le=100)
     deployment_timeout: int | None = None
+    operation_timeout: int = Field(default=5400, ge=1)
     service_account: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")
     labels: dict[str, str] = {}
     smoke: Smoke = Smoke()
@@ -114,8 +120,23 @@ def load_config(
 
 
 def gather(file: Path | None, flags: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
-    """The values as they were written, the stronger over the weaker."""
-    return {**_profile(profile), **_read(file), **{k: v for k, v in flags.items() if v is not None}}
+    """The values as they were written, the stronger over the weaker, key by key at every depth."""
+    given = {key: value for key, value in flags.items() if value is not None or key not in _ABSENT_WHEN_NONE}
+    return _merged(_merged(_profile(profile), _read(file)), given)
+
+
+# Options of the command line that are None when they are not given; no key of theirs may be null.
+_ABSENT_WHEN_NONE = ("cloud", "traffic")
+
+
+def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, ``stronger`` over ``weaker``; where both hold keys and values, those are merged likewise."""
+    merged = dict(weaker)
+    for key, value in stronger.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list[str]]:

@@ -28,7 +28,10 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 @dataclass(frozen=True)
 class Connection:
-    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``."""
+    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``.
+
+    ``operation_seconds`` is how long one long-running operation is waited for.
+    """
 
     cloud: str
     project: str
@@ -38,6 +41,7 @@ class Connection:
     endpoints: EndpointServiceClient
     web: httpx.Client
     predict_host: str
+    operation_seconds: float = 5400.0
     accounts: str = ""  # where a local cloud answers for Google's other services
 
     @property
@@ -132,6 +136,7 @@ def _local(config: DeployConfig, running: Running) -> Connection:
         endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
         web=httpx.Client(verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False),
         predict_host=f"localhost:{port_of(running.vertex_rest)}",
+        operation_seconds=config.operation_timeout,
         accounts=running.accounts,
     )
 
@@ -167,4 +172,5 @@ def _google(config: DeployConfig) -> Connection:
         endpoints=EndpointServiceClient(credentials=credentials, client_options=address),
         web=httpx.Client(auth=token_auth(credentials)),
         predict_host=host,
+        operation_seconds=config.operation_timeout,
     )

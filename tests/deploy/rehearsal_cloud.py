@@ -109,6 +109,7 @@ class _Brush(BaseHTTPRequestHandler):
         instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
         painter: Painter = self.server.painter
         painter.instances += instances
+        time.sleep(painter.seconds)
         if painter.refusal:
             self._answer(*painter.refusal)
         elif painter.padding:
@@ -126,7 +127,8 @@ class _Brush(BaseHTTPRequestHandler):
 
 @dataclass
 class Painter:
-    """One replica. ``swapped`` pretends that other weights are in memory; ``refusal`` answers everything."""
+    """One replica. ``swapped`` pretends that other weights are in memory; ``refusal`` answers everything;
+    ``seconds`` is how long a picture takes."""
 
     digest: str
     server: Any = None
@@ -135,6 +137,7 @@ class Painter:
     refusal: tuple[int, dict[str, Any]] | None = None
     healthy: bool = True
     padding: int = 0
+    seconds: float = 0.0
     instances: list[Any] = field(default_factory=list)
 
     @property

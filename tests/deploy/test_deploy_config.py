@@ -138,3 +138,20 @@ def test_the_documented_deploy_yaml_is_right_and_complete() -> None:
     assert set(documented) == set(DeployConfig.model_fields)
     assert set(documented["smoke"]) == set(type(config.smoke).model_fields)
     assert set(documented["autoscaling"]) == set(type(config.autoscaling).model_fields)
+
+
+def test_flags_file_and_profile_are_merged_at_every_depth(tmp_path: Path) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_text("smoke: {expected: right.png, seed: 3}\nautoscaling: {cpu: 50}\nlabels: {team: art}\n")
+    flags = {"smoke": {"seconds": 600, "seed": 4}, "autoscaling": {"requests": 9}, "labels": {"env": "test"}}
+    config = load_config(file, flags, "t4", TODAY)
+    assert (config.smoke.expected, config.smoke.seed, config.smoke.seconds) == ("right.png", 4, 600)
+    assert config.autoscaling.targets() == {"cpu": 50, "requests": 9}
+    assert config.labels == {"team": "art", "env": "test"}
+    (tmp_path / "empty.yaml").write_text("smoke:\n")
+    assert load_config(tmp_path / "empty.yaml", {"smoke": {"seed": 1}}, None, TODAY).smoke.seed == 1
+
+
+def test_a_flag_can_say_null() -> None:
+    cpu = {"accelerator": None, "accelerator_count": 0, "container": "vertex-pytorch-cpu-2-4"}
+    assert load_config(None, cpu, "t4", TODAY).accelerator is None

@@ -58,7 +58,7 @@ def test_a_fault_while_deploying_is_told_and_taken_back(
 def test_a_service_that_is_away_for_a_moment_undoes_nothing(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
-    cloud.fault("unavailable,target=UpdateModel/*")
+    cloud.fault("unavailable,target=UpdateEndpoint/*")
     with pytest.raises(MarqueeError, match="no answer") as raised:
         deploy(connection, configure(), archive, QUIET)
     assert raised.value.cure == "run it again: it goes on where it stopped"

@@ -134,7 +134,7 @@ def test_traffic_goes_by_weight(clients: Clients, endpoint: str) -> None:
     [first] = clients.endpoints.get_endpoint(name=endpoint).deployed_models
     second = clients.deploy(endpoint, clients.upload("letters").model, split={first.id: 70, "0": 30})
     archives = Counter(clients.predict(endpoint, {}).predictions[0]["archive"] for _ in range(50))
-    assert archives == {"shapes": 35, "letters": 15}
+    assert 2 <= archives["letters"] <= 32  # by chance: 15 on average
     change = {"name": endpoint, "traffic_split": {second.id: 100}}
     clients.endpoints.update_endpoint(endpoint=change, update_mask={"paths": ["traffic_split"]})
     assert {clients.predict(endpoint, {}).predictions[0]["archive"] for _ in range(5)} == {"letters"}
