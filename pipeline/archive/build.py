@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from pipeline.archive.compiling import compiled_members
 from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
-from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
+from pipeline.archive.layout import CONFIG_FILE, MANIFEST, Member, bytes_member
+from pipeline.archive.manifest import manifest_bytes
 from pipeline.archive.model_config import config_bytes, with_continuous_batching
 from pipeline.archive.model_folder import check_folder, model_members
 from pipeline.archive.selection import Dtype
@@ -107,22 +107,6 @@ def archive_members(config: BuildConfig, folder: Path, target: Target | None) ->
         bytes_member(CONFIG_FILE, settings),
         bytes_member(MANIFEST, manifest_bytes()),
     ]
-
-
-def manifest_bytes() -> bytes:
-    """The manifest as torch-model-archiver 0.12 writes it, with a date that never changes."""
-    manifest = {
-        "createdOn": "01/01/1980 00:00:00",
-        "runtime": "python",
-        "model": {
-            "modelName": "model",
-            "handler": HANDLER_FILE,
-            "modelVersion": "1.0",
-            "configFile": CONFIG_FILE,
-        },
-        "archiverVersion": "0.12.0",
-    }
-    return json.dumps(manifest, indent=2).encode()
 
 
 def resolve_model(config: BuildConfig, progress: Progress) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,13 +20,16 @@ from pipeline.archive.layout import (
     MODEL_FOLDER,
     SUMS,
 )
-from pipeline.archive.pickles import content_problem
+from pipeline.archive.manifest import manifest_problems
+from pipeline.archive.model_config import count_problems
+from pipeline.archive.pickles import MAX_SEARCHED_BYTES, content_problem
+from pipeline.archive.regular import open_regular
+from pipeline.archive.safetensors_files import NotSafetensors, read_tensors
+from pipeline.archive.texts import Texts
 from pipeline.archive.zip_structure import printable, structure_problems
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
-MAX_TEXT_BYTES = 8 << 20
-MAX_YAML_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
 NEEDED = (MANIFEST, SUMS, HANDLER_FILE, CONFIG_FILE, f"{MODEL_FOLDER}/model_index.json")
 
 
@@ -60,10 +62,11 @@ def inspect_archive(path: Path, progress: Progress) -> Inspection:
     Raises MarqueeError where the file is missing or is no complete ZIP at all.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with (
+            open_regular(path, "marquee build makes it") as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             return _inspect(path, archive, progress)
-    except FileNotFoundError as error:
-        raise MarqueeError(f"{path} does not exist", cure="marquee build makes it") from error
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
             f"{path} is no complete archive: {error}", cure="build or download it again"
@@ -87,8 +90,11 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
         digests[member.filename], found = _read_member(archive, member, progress)
         problems += found
     texts = Texts(archive, names, problems)
+    problems += manifest_problems(texts.json(MANIFEST)) if MANIFEST in names else []
     problems += _sum_problems(texts.read(SUMS), digests)
     covered = {name: digest for name, digest in digests.items() if name != SUMS}
+    settings = texts.yaml(CONFIG_FILE)
+    problems += [f"{CONFIG_FILE}: {problem}" for problem in count_problems(settings)]
     return Inspection(
         path=path,
         size=path.stat().st_size,
@@ -99,7 +105,7 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
         archive_digest=archive_digest(covered),
         weights_digest=weights_digest(covered),
         versions=_versions(texts),
-        settings=texts.yaml(CONFIG_FILE),
+        settings=settings,
         problems=tuple(problems),
     )
 
@@ -108,18 +114,32 @@ def _read_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress
 ) -> tuple[str, list[str]]:
     """The SHA-256 of one member and what its content shows to be wrong."""
-    sha256, problems, first = hashlib.sha256(), [], b""
+    sha256, problems, content = hashlib.sha256(), [], bytearray()
+    most = COPY_BYTES if member.filename.endswith(".safetensors") else MAX_SEARCHED_BYTES
+    shown = printable(member.filename)
     try:
-        with archive.open(member) as content:
-            while chunk := content.read(COPY_BYTES):
-                first = first or chunk
+        with archive.open(member) as file:
+            while chunk := file.read(COPY_BYTES):
+                content += chunk[: max(0, most - len(content))]
                 sha256.update(chunk)
                 progress.advance(len(chunk))
     except zipfile.BadZipFile:  # the CRC; the sums say so too, unless the file is not listed there
-        problems.append(f"{printable(member.filename)} is damaged: its CRC does not match")
-    if problem := content_problem(member.filename, member.file_size, first):
-        problems.append(f"{printable(member.filename)} {problem}")
-    return sha256.hexdigest(), problems
+        problems.append(f"{shown} is damaged: its CRC does not match")
+    problem = content_problem(member.filename, member.file_size, bytes(content))
+    if not problem and member.filename.endswith(".safetensors"):
+        problem = _tensors_problem(archive, member)
+    return sha256.hexdigest(), [*problems, *([f"{shown} {printable(problem)}"] if problem else [])]
+
+
+def _tensors_problem(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    try:
+        with archive.open(member) as file:
+            read_tensors(file, member.file_size)
+    except NotSafetensors as error:
+        return f"is no sound safetensors file: {error}"
+    except zipfile.BadZipFile:  # said already
+        return ""
+    return ""
 
 
 def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
@@ -137,49 +157,6 @@ def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
             yield f"{printable(name)} is not listed in {SUMS}"
         elif digests[name] != expected[name]:
             yield f"{printable(name)} has changed: SHA-256 {digests[name]}, not {expected[name]}"
-
-
-class Texts:
-    """An archive's small text files; what cannot be read is empty and adds to ``problems``."""
-
-    def __init__(self, archive: zipfile.ZipFile, names: set[str], problems: list[str]) -> None:
-        self._archive, self._names, self._problems = archive, names, problems
-
-    def read(self, name: str) -> str:
-        if name not in self._names:
-            return ""
-        if self._archive.getinfo(name).file_size > MAX_TEXT_BYTES:
-            self._problems.append(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
-            return ""
-        try:
-            return self._archive.read(name).decode("utf-8")
-        except (zipfile.BadZipFile, UnicodeDecodeError) as error:
-            self._problems.append(f"{name} is not readable text: {error}")
-            return ""
-
-    def json(self, name: str) -> dict[str, Any]:
-        try:
-            found = json.loads(self.read(name) or "{}")
-        except (ValueError, RecursionError) as error:
-            self._problems.append(f"{name} is not JSON: {error}")
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def yaml(self, name: str) -> dict[str, Any]:
-        """A mapping without aliases, which could stand for more than fits into memory."""
-        import yaml
-
-        text = self.read(name)
-        try:
-            if text.count("[") + text.count("{") > MAX_YAML_BRACKETS:
-                raise ValueError("it has too many brackets")
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-                raise ValueError("it uses aliases")
-            found = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            self._problems.append(f"{name} is not plain YAML: {error}")
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 def _versions(texts: Texts) -> dict[str, str]:

@@ -6,10 +6,13 @@ import filecmp
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.archive.layout import CONFIG_FILE
+from pipeline.archive.plain_yaml import MAX_YAML_BYTES, NotPlain, read_mapping
+from pipeline.archive.regular import read_regular
 from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
@@ -40,6 +43,18 @@ SERVING = {
     "jobQueueSize": 64,
 }
 
+# Each worker holds the whole model; the other limits keep within what Java's int and a day can hold.
+MOST = {
+    "minWorkers": 64,
+    "maxWorkers": 64,
+    "batchSize": 10_000,
+    "maxBatchDelay": 3_600_000,
+    "responseTimeout": 86_400,
+    "startupTimeout": 86_400,
+    "maxRetryTimeoutInSec": 86_400,
+    "jobQueueSize": 1_000_000,
+}
+
 
 def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path) -> bytes:
     """The content of model-config.yaml for the model in ``folder``.
@@ -60,10 +75,7 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
         content = _derive(folder)
         _check(content, f"the settings derived from {folder}", handler)
         return content
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise MarqueeError(f"{source} cannot be read: {error.strerror}") from error
+    content = read_regular(source, MAX_YAML_BYTES)
     _check(content, str(source), handler)
     return content
 
@@ -130,14 +142,32 @@ def _derive(folder: Path) -> bytes:
     return yaml.safe_dump({**SERVING, "marquee": own}, sort_keys=False).encode()
 
 
-def _check(content: bytes, origin: str, handler: Path) -> None:
-    import yaml
+def count_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """Why TorchServe could not work with the counts in model-config.yaml; other values are the handler's."""
+    for key, most in MOST.items():
+        value = document.get(key)
+        if isinstance(value, int) and value > most:
+            yield f"{key} is {_short(value)}; at most {most:,} {'is' if most == 1 else 'are'} possible"
+    least, most_workers = document.get("minWorkers"), document.get("maxWorkers")
+    if isinstance(least, int) and isinstance(most_workers, int) and least > most_workers:
+        yield f"minWorkers is {_short(least)}, more than maxWorkers, {_short(most_workers)}"
 
+
+def _short(number: int) -> str:
+    """A count as text; Python itself refuses to write one of more than 4,300 digits."""
+    return f"{number:,}" if number < 10**18 else f"about 2^{number.bit_length() - 1}"
+
+
+def _check(content: bytes, origin: str, handler: Path) -> None:
     try:
-        document: Any = yaml.safe_load(content)
-        text = json.dumps({} if document is None else document)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        document = read_mapping(content)
+        text = json.dumps(document, allow_nan=False)
+    except NotPlain as error:
         raise MarqueeError(f"{origin} is not YAML of plain values: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MarqueeError(f"{origin} holds a value that JSON has not: {error}") from error
+    if problems := list(count_problems(document)):
+        raise MarqueeError(f"{origin}: {'; '.join(problems)}", "write a smaller number, or leave the key out")
     answer = subprocess.run(
         [sys.executable, "-I", "-c", CHECK, str(handler.parent)],
         input=text,
