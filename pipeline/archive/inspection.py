@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
 from pipeline.archive.handler_source import read_version
@@ -56,32 +57,35 @@ class Inspection:
     problems: tuple[str, ...]
 
 
-def inspect_archive(path: Path, progress: Progress) -> Inspection:
+def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None) -> Inspection:
     """Verify every byte against the sums; nothing of the archive is run or unpacked to disk.
 
-    Raises MarqueeError where the file is missing or is no complete ZIP at all.
+    ``name`` is the file to speak of where ``path`` is a copy of it. Raises MarqueeError where the file is
+    missing or is no complete ZIP at all.
     """
+    shown = name or path
     try:
         with (
             open_regular(path, "marquee build makes it") as file,
             zipfile.ZipFile(file) as archive,
         ):
-            return _inspect(path, archive, progress)
+            return _inspect(shown, file, archive, progress)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
-            f"{path} is no complete archive: {error}", cure="build or download it again"
+            f"{shown} is no complete archive: {error}", cure="build or download it again"
         ) from error
     except OSError as error:
-        raise MarqueeError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise MarqueeError(f"{shown} cannot be read: {error.strerror or error}") from error
     finally:
         progress.finish()
 
 
-def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspection:
+def _inspect(path: Path, file: BinaryIO, archive: zipfile.ZipFile, progress: Progress) -> Inspection:
     members = archive.infolist()
-    problems = list(structure_problems(path, members, archive.start_dir))
+    size = os.fstat(file.fileno()).st_size
+    problems = list(structure_problems(file, members, archive.start_dir))
     if problems:  # its records lie, so its content is not looked at
-        return Inspection(path, path.stat().st_size, (), "", "", {}, {}, tuple(problems))
+        return Inspection(path, size, (), "", "", {}, {}, tuple(problems))
     names = {member.filename for member in members}
     problems += [f"{name} is missing" for name in NEEDED if name not in names]
     progress.start(f"verifying {path.name}", sum(member.file_size for member in members))
@@ -97,7 +101,7 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
     problems += [f"{CONFIG_FILE}: {problem}" for problem in count_problems(settings)]
     return Inspection(
         path=path,
-        size=path.stat().st_size,
+        size=size,
         files=tuple(
             InspectedFile(printable(member.filename), member.file_size, digests[member.filename])
             for member in sorted(members, key=lambda entry: entry.filename)

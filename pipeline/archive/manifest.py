@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST
@@ -43,3 +43,15 @@ def manifest_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"{MANIFEST} names {str(model.get(key))[:100]!r} as {key}; {value} is served"
     if (runtime := manifest.get("runtime")) not in ("python", "python3"):
         yield f"{MANIFEST} names the runtime {str(runtime)[:100]!r}; python is served"
+
+
+def foreign_manifest_problems(manifest: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
+    """Why TorchServe would look for the handler of somebody else's archive outside the archive."""
+    model = manifest.get("model")
+    handler = model.get("handler") if isinstance(model, dict) else None
+    if not isinstance(handler, str) or not handler:
+        yield f"{MANIFEST} names no handler"
+        return
+    module = handler.split(":")[0]
+    if "/" in module or "\\" in module or (module.endswith(".py") and module not in names):
+        yield f"{MANIFEST} names the handler {handler[:100]!r}, which is not in the archive"

@@ -6,6 +6,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from pipeline.archive.verification import RefusedArchive
 from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_archive
 from pipeline.doctor.findings import Finding, fine, name_it
@@ -47,12 +48,14 @@ def rehearse(subject: Subject) -> list[Finding]:
     if subject.archive is None:
         return []
     try:
-        server = start(subject.archive, ServeOptions())
+        server = start(subject.archive, ServeOptions(foreign=True))
         try:
             with Client(server.url) as client:
                 client.predict([{"prompt": "a red circle", "seed": 1}])
         finally:
             server.stop()
+    except RefusedArchive as error:
+        return [name_it("rehearsal", "archive_damaged", path=subject.archive, why=error)]
     except MarqueeError as error:
         return [name_it("rehearsal", "does_not_serve", why=error)]
     return [fine("rehearsal", "the archive drew a picture in real TorchServe here")]

@@ -19,6 +19,7 @@ class ServeOptions:
     ``work_folder`` receives configuration, logs and temporary files and stays; None makes a private one that
     is removed at the stop. ``start_seconds`` is the longest wait for the warm-up picture; ``warm_up=False``
     is satisfied with a READY worker. ``maximum_load_failures`` loads may fail before the start is given up.
+    ``foreign`` also runs an archive that is not marquee's at all, as Google does; only the local cloud does.
     """
 
     port: int = 0
@@ -35,6 +36,7 @@ class ServeOptions:
     start_seconds: float = 600.0
     warm_up: bool = True
     maximum_load_failures: int = 1
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
