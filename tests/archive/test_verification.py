@@ -28,7 +28,7 @@ HANDLER = "marquee_handler.py"
 
 def changed_handler(archive: Path, path: Path, code: bytes) -> Path:
     content = read_members(archive)
-    return write_members(path, content | {HANDLER: code + content[HANDLER]})
+    return write_members(path, content | {HANDLER: content[HANDLER] + code})
 
 
 def second_handler(archive: Path, path: Path, code: bytes) -> Path:
@@ -51,7 +51,7 @@ def handler_in_the_stream(archive: Path, path: Path, code: bytes) -> Path:
 def no_sums(archive: Path, path: Path, code: bytes) -> Path:
     content = read_members(archive)
     del content[SUMS]
-    return write_members(path, content | {HANDLER: code + content[HANDLER]})
+    return write_members(path, content | {HANDLER: content[HANDLER] + code})
 
 
 def outside_handler(archive: Path, path: Path, code: bytes) -> Path:
