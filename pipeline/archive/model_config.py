@@ -16,6 +16,8 @@ from pipeline.archive.regular import read_regular
 from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
+LARGEST_BLOCKS = 8
+LARGEST_SIDE = 8192
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 CONTINUOUS_BATCHING = "continuousBatching"
 # Requests TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
@@ -117,16 +119,43 @@ def with_continuous_batching(content: bytes, on: bool) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
+def written_defaults(content: bytes) -> dict[str, Any]:
+    """What a request gets where it says nothing, as far as model-config.yaml (checked before) says it."""
+    own = read_mapping(content).get("marquee")
+    defaults = own.get("defaults") if isinstance(own, dict) else None
+    return defaults if isinstance(defaults, dict) else {}
+
+
+def trained_size(folder: Path) -> tuple[int, int]:
+    """Width and height in pixels the model was trained for: the UNet's sample_size times the VAE's factor.
+
+    Raises MarqueeError where the two configurations do not say it.
+    """
+    unet = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
+    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
+    sample = unet.get("sample_size") or 64  # diffusers takes 64 where it is null
+    height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
+    blocks = vae.get("block_out_channels", [0] * 4)
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= LARGEST_BLOCKS:
+        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is no list of a VAE's blocks")
+    factor = 2 ** (len(blocks) - 1)
+    for value in (width, height):
+        if type(value) is not int or not 1 <= value * factor <= LARGEST_SIDE:
+            raise MarqueeError(
+                f"{folder}/unet/config.json: sample_size is {str(sample)[:50]}, not a latent's side (64)",
+                "correct it, or name the size in a file of your own: --config FILE",
+            )
+    return width * factor, height * factor
+
+
 def _derive(folder: Path) -> bytes:
     """Stable Diffusion's customary 30 steps at guidance 7.5, in the size the UNet was trained for."""
     import yaml
 
-    unet = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
-    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
-    side = int(unet.get("sample_size") or 64) * 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    most = max(2 * side, 64)
+    width, height = trained_size(folder)
+    side, most = min(width, height), max(2 * width, 2 * height, 64)
     own = {
-        "defaults": {"num_inference_steps": 30, "guidance_scale": 7.5, "width": side, "height": side},
+        "defaults": {"num_inference_steps": 30, "guidance_scale": 7.5, "width": width, "height": height},
         "limits": {
             "min_width": min(side, 64),
             "min_height": min(side, 64),

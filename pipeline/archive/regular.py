@@ -31,6 +31,11 @@ def special_kind(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder, or links to one; raises MarqueeError where it cannot be looked at."""
+    return special_kind(path) == KINDS[stat.S_IFDIR]
+
+
 def open_regular(path: Path, cure: str | None = None) -> BinaryIO:
     """A file for reading; raises MarqueeError, at once, for what is missing or no regular file.
 
