@@ -6,6 +6,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from pipeline.archive.verification import RefusedArchive
 from pipeline.containers.fit import target_of
 from pipeline.containers.twin import find_twin, rehearsed_in
 from pipeline.deploy.connection import Connection
@@ -53,13 +54,15 @@ def rehearse(subject: Subject) -> list[Finding]:
         return []
     try:
         twin = find_twin(target_of(subject.image_uri, subject.container))
-        options = ServeOptions(python=twin.python, environment=twin.replica_environment()) if twin else None
-        server = start(subject.archive, options)
+        python, environment = (twin.python, twin.replica_environment()) if twin else (None, {})
+        server = start(subject.archive, ServeOptions(python=python, environment=environment, foreign=True))
         try:
             with Client(server.url) as client:
                 client.predict([{"prompt": "a red circle", "seed": 1}])
         finally:
             server.stop()
+    except RefusedArchive as error:
+        return [name_it("rehearsal", "archive_damaged", path=subject.archive, why=error)]
     except MarqueeError as error:
         return [name_it("rehearsal", "does_not_serve", why=error)]
     where = "in the twin" if twin else "here"

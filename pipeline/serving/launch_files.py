@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pipeline.archive.verification import verified_copy
 from pipeline.serving.settings import Ports, ServeOptions
 
 # The first flag keeps a Java older than 25 from refusing the other two, which silence its warnings on 25.
@@ -79,10 +80,13 @@ def config_properties(options: ServeOptions, ports: Ports, folder: Path) -> str:
 
 
 def write_launch_files(options: ServeOptions, ports: Ports, mar: Path, folder: Path) -> None:
-    """Fill ``folder`` with what TorchServe needs, in place of an earlier run's; the archive is linked."""
+    """Fill ``folder`` with what TorchServe needs, in place of an earlier run's.
+
+    The archive is copied and the copy verified (pipeline.archive.verification): raises RefusedArchive.
+    """
     for name in ("temp", "logs", "model-store"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
-    (folder / "model-store" / "model.mar").symlink_to(mar.resolve())
+    verified_copy(mar, folder / "model-store" / "model.mar", foreign=options.foreign)
     (folder / "config.properties").write_text(config_properties(options, ports, folder), encoding="utf-8")
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")

@@ -9,6 +9,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.archive.regular import special_kind
+from pipeline.archive.zip_structure import printable
 from pipeline.errors import MarqueeError
 
 MEBIBYTE = 1024 * 1024
@@ -23,39 +25,39 @@ SOCKET_NAME = "temp/.ts.sock.9000"
 
 @dataclass(frozen=True)
 class ArchiveFacts:
-    """What the checks need to know of an archive; sizes are of the unpacked files, in bytes."""
+    """What the checks need to know of an archive: sizes of its unpacked files and its own, in bytes."""
 
     path: Path
     unpacked_bytes: int
     weight_bytes: int
+    archive_bytes: int = 0
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
-    """Read the archive whole; raises MarqueeError where it is missing, damaged or no model archive."""
-    if not mar.is_file():
+    """Measure it, before its bytes are verified; raises MarqueeError for what is no model archive."""
+    if kind := special_kind(mar):
+        raise MarqueeError(f"{mar} is {kind}, not an archive", "name the archive's file")
+    if not mar.exists():
         raise MarqueeError(f"there is no archive at {mar}", "build it: marquee build")
     try:
         with zipfile.ZipFile(mar) as archive:
-            manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
             members = archive.infolist()
-            # Java stops unpacking at the first wrong checksum and serves nothing: better told here.
-            damaged = archive.testzip()
+            if archive.getinfo("MAR-INF/MANIFEST.json").file_size > MEBIBYTE:
+                raise ValueError("the manifest is too large")
+            manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise MarqueeError(
             f"{mar} is not a readable archive: {error}", "build it again: marquee build"
         ) from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise MarqueeError(
             f"{mar} is a zip file, but no model archive: MAR-INF/MANIFEST.json is missing or broken",
             "build it with marquee build",
         ) from error
-    if damaged is not None:
-        raise MarqueeError(
-            f"{mar} is damaged: {damaged} does not fit its checksum", "build it again: marquee build"
-        )
     _check_handler(mar, manifest, {member.filename for member in members})
     weights = sum(member.file_size for member in members if member.filename.endswith(".safetensors"))
-    return ArchiveFacts(mar, sum(member.file_size for member in members), weights)
+    unpacked = sum(member.file_size for member in members)
+    return ArchiveFacts(mar, unpacked, weights, mar.stat().st_size)
 
 
 def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
@@ -66,7 +68,8 @@ def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
     module = handler.split(":")[0]
     if module.endswith(".py") and module not in names:
         raise MarqueeError(
-            f"{mar} names the handler {module}, which is not in it", "build it with marquee build"
+            f"{mar} names the handler {printable(module[:100])}, which is not in it",
+            "build it with marquee build",
         )
 
 
@@ -83,7 +86,7 @@ def check_folder(folder: Path, archive: ArchiveFacts) -> None:
         raise MarqueeError(
             f"the work folder cannot be used: {error}", "name another, or set TMPDIR"
         ) from error
-    needed = archive.unpacked_bytes + SPARE_DISK_BYTES
+    needed = archive.archive_bytes + archive.unpacked_bytes + SPARE_DISK_BYTES
     if free < needed:
         raise MarqueeError(
             f"unpacking {archive.path} needs {_mebibytes(needed)} of disk, {folder} has {_mebibytes(free)}",

@@ -20,6 +20,7 @@ class ServeOptions:
     is removed at the stop. ``start_seconds`` is the longest wait for the warm-up picture; ``warm_up=False``
     is satisfied with a READY worker. ``maximum_load_failures`` loads may fail before the start is given up.
     ``python`` is the interpreter of server and worker, None this one.
+    ``foreign`` also runs an archive that is not marquee's at all, as Google does; only the local cloud does.
     """
 
     port: int = 0
@@ -37,6 +38,7 @@ class ServeOptions:
     warm_up: bool = True
     maximum_load_failures: int = 1
     python: Path | None = None
+    foreign: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from PIL import Image
 
 from pipeline.archive.digests import parse_sums, weights_digest
 from pipeline.archive.layout import bytes_member
+from pipeline.archive.manifest import manifest_bytes
 from pipeline.archive.writer import write_archive as write_mar
 from pipeline.cloud.accounts import AccountsServer
 from pipeline.cloud.certificates import ensure_certificate
@@ -59,7 +60,7 @@ def write_archive(
         "model-config.yaml": config,
         "model/model_index.json": b"{}",
         "model/unet/diffusion_pytorch_model.safetensors": safetensors(weights),
-        "MAR-INF/MANIFEST.json": json.dumps({"model": {"modelName": "model"}}).encode(),
+        "MAR-INF/MANIFEST.json": manifest_bytes(),
         **(extra or {}),
     }
     write_mar(path, [bytes_member(name, content) for name, content in members.items()], Silent())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +17,12 @@ import psutil
 import pytest
 from calls import DEADLINE_SECONDS, post_together
 
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
 from pipeline.client import Client
 from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
+from pipeline.serving import launch_files
 from pipeline.serving.readiness import wait_until_ready
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
@@ -37,12 +42,11 @@ def eventually(true: Callable[[], bool]) -> bool:
 
 
 def copy_with(mar: Path, target: Path, changes: dict[str, bytes | None]) -> Path:
-    """The archive with members replaced (or left out, for None)."""
-    with zipfile.ZipFile(mar) as archive, zipfile.ZipFile(target, "w") as copy:
-        for name in archive.namelist():
-            data = changes.get(name, archive.read(name))
-            if data is not None:
-                copy.writestr(name, data)
+    """The archive with members replaced (or left out, for None), and sums that fit."""
+    with zipfile.ZipFile(mar) as archive:
+        content = {name: archive.read(name) for name in archive.namelist() if name != SUMS} | changes
+    members = [bytes_member(name, data) for name, data in content.items() if data is not None]
+    write_archive(target, members, Silent())
     return target
 
 
@@ -66,10 +70,14 @@ def test_a_failed_load_shows_the_workers_own_error(
 
 
 @pytest.mark.torchserve
-def test_an_archive_that_torchserve_refuses_ends_the_wait(model_mar: Path, tmp_path: Path) -> None:
+def test_an_archive_that_torchserve_refuses_ends_the_wait(
+    model_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = copy_with(model_mar, tmp_path / "broken.mar", {})
     with zipfile.ZipFile(broken, "a") as archive:
         archive.writestr("../outside", "")  # Java unpacks nothing of such an archive
+    # The verification would refuse it first.
+    monkeypatch.setattr(launch_files, "verified_copy", lambda mar, copy, **_: shutil.copyfile(mar, copy))
     with pytest.raises(MarqueeError, match=r"^TorchServe refused the archive\n") as caught:
         start(broken, ServeOptions(threads=1))
     assert "\n  | java.io.IOException: Detected Zip Slip vulnerability: ../outside" in str(caught.value)

@@ -76,12 +76,14 @@ def test_no_envelope_is_no_line(tmp_path: Path) -> None:
     assert "service_envelope" not in config_properties(ServeOptions(service_envelope=None), PORTS, tmp_path)
 
 
-def test_the_archive_is_linked_and_an_earlier_runs_logs_are_gone(tmp_path: Path) -> None:
-    mar = write_mar(tmp_path / "some.mar", {})
+def test_the_archive_is_copied_and_an_earlier_runs_logs_are_gone(tmp_path: Path) -> None:
+    mar = write_mar(tmp_path / "some.mar", {"MAR-INF/MANIFEST.json": manifest("h.py"), "h.py": b""})
     (tmp_path / "work" / "logs").mkdir(parents=True)
     (tmp_path / "work" / "logs" / "ts_log.log").write_text("Retry worker: 9000")
-    write_launch_files(ServeOptions(), PORTS, mar, tmp_path / "work")
-    assert (tmp_path / "work" / "model-store" / "model.mar").resolve() == mar
+    write_launch_files(ServeOptions(foreign=True), PORTS, mar, tmp_path / "work")
+    copy = tmp_path / "work" / "model-store" / "model.mar"
+    assert copy.read_bytes() == mar.read_bytes()
+    assert not copy.samefile(mar)
     assert list((tmp_path / "work" / "logs").iterdir()) == []
 
 
@@ -126,20 +128,6 @@ def test_a_missing_or_cut_archive_is_refused(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-100])
     with pytest.raises(MarqueeError, match="not a readable archive"):
         check_archive(whole)
-
-
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_one_flipped_bit_in_the_weights_is_refused(tmp_path: Path, compression: int) -> None:
-    with zipfile.ZipFile(tmp_path / "m.mar", "w", compression) as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", manifest("h.py"))
-        archive.writestr("h.py", b"")
-        archive.writestr("model/unet/x.safetensors", os.urandom(4096))
-        offset = archive.getinfo("model/unet/x.safetensors").header_offset
-    damaged = bytearray((tmp_path / "m.mar").read_bytes())
-    damaged[offset + 2000] ^= 1
-    (tmp_path / "m.mar").write_bytes(damaged)
-    with pytest.raises(MarqueeError, match=r"is damaged: model/unet/x.safetensors does not fit its checksum"):
-        check_archive(tmp_path / "m.mar")
 
 
 def test_too_little_disk_is_named_with_both_sizes(tmp_path: Path) -> None:

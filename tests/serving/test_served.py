@@ -11,7 +11,10 @@ import psutil
 import pytest
 from calls import difference, pixels, post, post_together
 
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
 from pipeline.client import Client
+from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
@@ -94,10 +97,10 @@ def test_metrics_are_prometheus(server: RunningServer) -> None:
 def marked_mar(model_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive with one line more: its handler gives its own path as its version."""
     marked = tmp_path_factory.mktemp("marked") / "model.mar"
-    with zipfile.ZipFile(model_mar) as archive, zipfile.ZipFile(marked, "w") as copy:
-        for name in archive.namelist():
-            extra = b"\n__version__ = __file__\n" if name == "handler/__init__.py" else b""
-            copy.writestr(name, archive.read(name) + extra)
+    with zipfile.ZipFile(model_mar) as archive:
+        content = {name: archive.read(name) for name in archive.namelist() if name != SUMS}
+    content["handler/__init__.py"] += b"\n__version__ = __file__\n"
+    write_archive(marked, [bytes_member(name, data) for name, data in content.items()], Silent())
     return marked
 
 

@@ -99,6 +99,7 @@ def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
         work_folder=folder,
         start_seconds=spec.start_seconds,
         warm_up=False,
+        foreign=True,
         max_request_bytes=cap,
         max_response_bytes=cap,
     )
