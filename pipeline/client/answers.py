@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from email.utils import mktime_tz, parsedate_tz
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipeline.client.documents import read_json
@@ -109,8 +109,8 @@ def retry_after_seconds(header: str | None) -> float | None:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", header.strip()):
         seconds = float(header)
         return seconds if math.isfinite(seconds) else None
-    parts = parsedate_tz(header)
     try:
-        return None if parts is None else max(0.0, mktime_tz((*parts[:9], parts[9] or 0)) - time.time())
-    except (ValueError, OverflowError):  # a date that no calendar has
+        moment = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):  # no date, or one that no calendar has
         return None
+    return max(0.0, moment.timestamp() - time.time()) if moment.tzinfo else None

@@ -118,9 +118,13 @@ def _fields(index: int | None, given: Any, problems: list[Problem]) -> dict[str,
             fields[_key(name)] = _plain(value, _MOST_DEPTH)
         except ValueError as error:
             problems.append(
-                Problem(index, str(name), f"{where}: {str(name)[:80]!r} {error}", repr(value)[:80])
+                Problem(index, str(name), f"{where}: {str(name)[:80]!r} {error}", _shown(value))
             )
     return fields
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80] if isinstance(value, (str, bytes, float)) else f"a {type(value).__name__}"
 
 
 def _key(name: Any) -> str:

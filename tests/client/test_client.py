@@ -220,7 +220,10 @@ def test_no_answer_in_time_ends_with_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         patience = Patience(deadline_seconds=0.5, attempts=2)
-        with Client(url, patience=patience) as client, pytest.raises(ServerUnreachable, match="no whole answer"):
+        with (
+            Client(url, patience=patience) as client,
+            pytest.raises(ServerUnreachable, match="no whole answer"),
+        ):
             client.predict(["x"])
 
 
