@@ -17,7 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-Behaviour = Callable[[socket.socket], object]
+Behaviour = Callable[[socket.socket, bytes], object]
+"""Gets the connection and the head of the request that came."""
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e error: [red]all is well[/red]\n  cure: rm -rf /"
 DRIPS = 200  # with 20 ms between: some seconds, for a client that waits for the end
 
@@ -38,17 +39,18 @@ def _accept(listener: socket.socket, behave: Behaviour) -> None:
         while True:
             connection, _ = listener.accept()
             with connection, suppress(OSError):
-                _read_request(connection)
-                behave(connection)
+                behave(connection, _read_request(connection))
 
 
-def _read_request(connection: socket.socket) -> None:
+def _read_request(connection: socket.socket) -> bytes:
     with connection.makefile("rb") as file:
-        length = 0
+        head, length = b"", 0
         while (line := file.readline().strip()) != b"":
+            head += line + b"\n"
             name, _, value = line.partition(b":")
             length = int(value) if name.lower() == b"content-length" else length
         file.read(length)
+    return head
 
 
 def answer(body: bytes, status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
@@ -62,7 +64,7 @@ def answer(body: bytes, status: str = "200 OK", length: int | None = None, **hea
 
 
 def sent(data: bytes) -> Behaviour:
-    return lambda connection: connection.sendall(data)
+    return lambda connection, _: connection.sendall(data)
 
 
 def document(value: Any, **headers: str) -> Behaviour:
@@ -107,7 +109,7 @@ def bomb(size: int = 72 << 20) -> bytes:
 def dripping(start: bytes, drop: bytes, end: bytes = b"") -> Behaviour:
     """Never silent for long, not done within a short deadline; its end makes it a right answer."""
 
-    def drip(connection: socket.socket) -> None:
+    def drip(connection: socket.socket, _: bytes) -> None:
         connection.sendall(start)
         for _ in range(DRIPS):
             connection.sendall(drop)
@@ -118,7 +120,7 @@ def dripping(start: bytes, drop: bytes, end: bytes = b"") -> Behaviour:
 
 
 def endless(start: bytes, part: bytes) -> Behaviour:
-    def send(connection: socket.socket) -> None:
+    def send(connection: socket.socket, _: bytes) -> None:
         connection.sendall(start)
         for _ in range((256 << 20) // len(part)):
             connection.sendall(part)
@@ -126,7 +128,7 @@ def endless(start: bytes, part: bytes) -> Behaviour:
     return send
 
 
-def reset(connection: socket.socket) -> None:
+def reset(connection: socket.socket, _: bytes) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -150,7 +152,7 @@ DRIPPING: dict[str, Behaviour] = {
     "a status line that drips": dripping(b"HTTP/1.1 200 ", b"O", whole()[15:]),
     "one 100 Continue after the other": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n", whole()),
     "chunks that drip": dripping(HEAD + b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n", _last_chunks()),
-    "silence": lambda connection: connection.recv(1),
+    "silence": lambda connection, _: connection.recv(1),
 }
 ANSWERS: dict[str, Behaviour] = {
     "nothing": sent(b""),

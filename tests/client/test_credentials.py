@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.client import Client, PredictionError, ServerFailed
 from pipeline.client.exchange import post
+from pipeline.client.retries import Patience
 from pipeline.client.vertex import token_auth
 from pipeline.errors import MarqueeError
 
@@ -60,7 +61,7 @@ def test_a_token_goes_nowhere_else(url: str) -> None:
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Same", "308 Same"])
 def test_a_redirect_takes_no_request_and_no_token_elsewhere(status: str) -> None:
     reached: list[socket.socket] = []
-    with hostile.serving(reached.append) as other:
+    with hostile.serving(lambda connection, head: reached.append(connection)) as other:
         redirect = hostile.sent(hostile.answer(b"", status, location=f"{other}/take?it"))
         headers = {"authorization": "Bearer s3cret"}
         with hostile.serving(redirect) as url, httpx.Client(headers=headers, follow_redirects=True) as web:
@@ -73,31 +74,24 @@ def test_a_redirect_takes_no_request_and_no_token_elsewhere(status: str) -> None
 
 
 def test_a_password_in_the_url_is_sent_and_never_named() -> None:
+    told = Patience(deadline_seconds=30.0, attempts=1)
     heads: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        import threading
 
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                heads.append(connection.recv(65536))
-                connection.sendall(hostile.answer(b"{}", "500 Oops"))
+    def refuse(connection: socket.socket, head: bytes) -> None:
+        heads.append(head)
+        connection.sendall(hostile.answer(b"{}", "500 Oops"))
 
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with Client(f"http://me:s3cret@127.0.0.1:{port}") as client, pytest.raises(PredictionError):
-            client.predict(["x"], {"num_inference_steps": 1})
-        thread.join()
+    with hostile.serving(refuse) as url:
+        own = url.replace("http://", "http://me:s3cret@")
+        with Client(own, patience=told) as client, pytest.raises(PredictionError):
+            client.predict(["x"])
     assert b"Basic bWU6czNjcmV0" in heads[0]
-    with Client(f"http://me:s3cret@127.0.0.1:{port}") as client, pytest.raises(PredictionError) as caught:
+    with Client(own, patience=told) as client, pytest.raises(PredictionError) as caught:
         client.predict(["x"])
     assert "s3cret" not in f"{caught.value} {caught.value.cure}"
 
 
-@pytest.mark.parametrize(
-    "proxy", ["foo://127.0.0.1", "socks5://127.0.0.1:1", "http://127.0.0.1:x", "http://["]
-)
+@pytest.mark.parametrize("proxy", ["foo://127.0.0.1", "socks5://127.0.0.1:1", "http://127.0.0.1:x"])
 def test_an_impossible_proxy_of_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(MarqueeError, match="the environment's proxy") as caught:
