@@ -89,6 +89,8 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
         settings = _settings(config, folder, target)
         members = [*archive_members(config, folder, selection, settings), *packages]
+        if target:
+            members.append(bytes_member(CONTAINER_FILE, container_record(target)))
         digests = _write(config, members, progress)
         warnings = tuple(ignored_weights(folder, file_names(folder), selection.files))
     return Built(
@@ -145,7 +147,6 @@ def archive_members(config: BuildConfig, folder: Path, selection: Selection, set
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),
         bytes_member(CONFIG_FILE, settings),
         bytes_member(MANIFEST, manifest_bytes()),
-        *([bytes_member(CONTAINER_FILE, container_record(target))] if target else []),
     ]
 
 

@@ -29,8 +29,12 @@ Speed = Annotated[float, typer.Option(min=0.001, help="How many times faster tha
 Date = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day it is there [default: today]")
 ]
-cloud = typer.Typer(help="Cloud Storage and Vertex AI on this machine.", no_args_is_help=True)
-fault = typer.Typer(help="Make things go wrong in the local cloud.", no_args_is_help=True)
+cloud = typer.Typer(
+    help="Cloud Storage and Vertex AI on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
+fault = typer.Typer(
+    help="Make things go wrong in the local cloud.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsons
 import sys
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,14 +50,16 @@ def doctor(
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also start the archive here and draw.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
-    on: Annotated[str | None, typer.Option("--date", help="Judge as of this day, YYYY-MM-DD.")] = None,
+    on: Annotated[
+        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Judge as of this day.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Name beforehand what would fail, each with its cure. Exit code 1 when there is a problem."""
     from pipeline.doctor.examine import examine, rehearse
 
     asked = Asked(config, cloud, profile, settings or (), archive=archive)
-    today = date.fromisoformat(on) if on else date.today()
+    today = on.date() if on else date.today()
     findings, subject = _subject(asked, arguments, torchserve, today)
     if subject is not None:
         findings += examine(subject, today)

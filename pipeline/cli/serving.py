@@ -141,8 +141,8 @@ def predict(
         asked = Asked(config, cloud, settings=[f"endpoint={endpoint}"])
         with connected(asked) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
+    _save(paths, predictions)
     for prediction, path in zip(predictions, paths, strict=True):
-        _save(prediction, path)
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
         print(f"{path}  {size}, seed {prediction.seed}")
 
@@ -196,11 +196,14 @@ def _check_output(path: Path) -> None:
         raise MarqueeError(f"-o {path} is there and may not be overwritten", "name another file")
 
 
-def _save(prediction: Prediction, path: Path) -> None:
+def _save(paths: list[Path], predictions: list[Prediction]) -> None:
+    """All pictures, or none where one cannot be written."""
+    from pipeline.client.picture_files import save_pictures
+
     try:
-        prediction.save(path)
+        save_pictures([(path, each.data) for path, each in zip(paths, predictions, strict=True)])
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(paths[0] if len(paths) == 1 else paths[0].parent, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> MarqueeError:
@@ -225,10 +228,6 @@ def demo() -> None:
 
 
 def _print_timeline(done: Demo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("at", "took", "step")
+    print(f"{'at':>9}  {'took':>9}  step")
     for moment in done.moments:
-        table.add_row(f"{moment.began:.2f} s", f"{moment.took:.2f} s", moment.label)
-    Console().print(table)
+        print(f"{moment.began:7.2f} s  {moment.took:7.2f} s  {moment.label}")
