@@ -41,6 +41,8 @@ def main(environment: Mapping[str, str], home: Path) -> list[str]:
 def config_properties(port: str, store: Path) -> str:
     """TorchServe's settings: inference on every address, everything else on loopback."""
     flags = "-XX:+IgnoreUnrecognizedVMOptions --enable-native-access=ALL-UNNAMED"
+    # Refuses a second request on a connection whose first has no answer yet (docs/security.md).
+    flags += " -ea:org.pytorch.serve.util.NettyUtils"
     log = f"-Dlog4j.configurationFile=classpath:log4j2.xml,{MARQUEE / 'log4j2.xml'}"
     return "\n".join(
         [
