@@ -257,8 +257,8 @@ def _send(context: Any, index: int, one: Reply) -> str:
 def _send_part(context: Any, index: int, part: Part[Reply]) -> str:
     """What to say now; an error after the headers have left, with status 200, names its own status.
 
-    The answer's first character leaves with the headers. TorchServe writes the chunks of a second request on a
-    connection into the answer to the first (docs/security.md): two opening braces make that no JSON.
+    The answer's first character leaves with the headers. TorchServe writes the chunks of a second request on
+    a connection into the answer to the first (docs/security.md): two opening braces make that no JSON.
     """
     if part.reply is None:
         context.set_response_content_type(index, "application/json")

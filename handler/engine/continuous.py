@@ -31,8 +31,8 @@ class Part(Generic[Reply]):
     """What is said to a request now: nothing yet, or its answer.
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
-    was kept before, None completes one at once, with an HTTP status of its own. ``opens``: the request is kept
-    for the first time, so its headers leave now.
+    was kept before, None completes one at once, with an HTTP status of its own. ``opens``: the request is
+    kept for the first time, so its headers leave now.
     """
 
     reply: Reply | None
