@@ -1,4 +1,4 @@
-"""From a body's bytes to JSON values: its size and the number of its values are checked before one is made."""
+"""From a body's bytes to JSON values: its size and its number of values are checked before one is made."""
 
 from __future__ import annotations
 
