@@ -18,8 +18,8 @@ class Prediction:
     """One picture as the server encoded it: ``data`` opens with Pillow, ``width`` and ``height`` are pixels.
 
     ``format`` is "jpeg", "png" or "webp". ``seed`` is the one that was sent: with it the same request draws
-    the same picture. ``receipt`` is the server's (``response: "full"``), else empty. ``warnings`` are sentences
-    about this picture, such as that the end of a long prompt was not used.
+    the same picture. ``receipt`` is the server's (``response: "full"``), else empty. ``warnings`` are
+    sentences about this picture, such as that the end of a long prompt was not used.
     """
 
     data: bytes = field(repr=False)
