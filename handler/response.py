@@ -11,7 +11,7 @@ from typing import Any
 
 from handler.encode import encode
 from handler.job import Failure, Job, Outcome, Picture
-from handler.problem import Problem, Refusal, error_body
+from handler.problem import Problem, Refusal, brief, error_body
 from handler.request import Describe, Item, Request
 
 MAX_EXACT = 2**53
@@ -42,11 +42,17 @@ def reply(
     if failures:
         return refuse(_failed(request.items, outcomes, failures[0]))
     drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
-    predictions = [
-        dict(description) if isinstance(item, Describe) else _predict(item, next(drawn), description)
-        for item in request.items
-    ]
-    text = to_json(predictions[0] if request.bare else {"predictions": predictions})
+    predictions: list[Any] = []
+    warnings: list[dict[str, Any]] = []
+    for index, item in enumerate(request.items):
+        if isinstance(item, Describe):
+            predictions.append(dict(description))
+        else:
+            picture = next(drawn)
+            predictions.append(_predict(item, picture, description))
+            warnings += [{"instance": index, **warning} for warning in _warnings(picture)]
+    answer = {"predictions": predictions, **({"warnings": warnings} if warnings else {})}
+    text = to_json(predictions[0] if request.bare else answer)
     if len(text) > max_bytes:
         return refuse(_too_large(predictions, len(text), max_bytes))
     return Reply(200, text)
@@ -62,19 +68,36 @@ def _predict(job: Job, picture: Picture, description: Mapping[str, Any]) -> Any:
     image = base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
     if job.response == "image":
         return image
-    return {"image": image, "receipt": _receipt(job, picture, description)}
+    full = {"image": image, "receipt": _receipt(job, picture, description)}
+    warnings = _warnings(picture)
+    return {**full, "warnings": warnings} if warnings else full
+
+
+def _warnings(picture: Picture) -> list[dict[str, Any]]:
+    """What the caller should know of a picture that was drawn; only the beginning of a text comes back."""
+    return [
+        {
+            "field": name,
+            "code": "text_cut",
+            "message": f"{name} has {cut.tokens} tokens and the text encoder takes {cut.tokens_taken}:"
+            f" its end was not used, from {brief(cut.removed)!r}",
+        }
+        for name, cut in picture.cut_texts.items()
+    ]
 
 
 def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
     """All it takes to draw the same picture again, and how long it took."""
     settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
     seed = settings.pop("seed")
+    cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
     return {
         "seed": seed if seed < MAX_EXACT else str(seed),  # a JSON number may become a double on the way
         "settings": settings,
         "versions": description["versions"],
         "weights_digest": description["weights_digest"],
         "timings": {name: round(seconds, 4) for name, seconds in picture.seconds.items()},
+        **({"cut_texts": cut_texts} if cut_texts else {}),
     }
 
 

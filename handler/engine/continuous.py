@@ -31,11 +31,13 @@ class Part(Generic[Reply]):
     """What is said to a request now: nothing yet, or its answer.
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
-    was kept before, None completes one at once, with an HTTP status of its own.
+    was kept before, None completes one at once, with an HTTP status of its own. ``opens``: the request is
+    kept for the first time, so its headers leave now.
     """
 
     reply: Reply | None
     stop: bool | None
+    opens: bool = False
 
 
 Read = Callable[[int], Union[Arrival[Reply], Reply]]
@@ -82,6 +84,6 @@ class Iterations(Generic[Reply]):
         known = name in self._kept
         if reply is None:
             self._kept.add(name)
-            return Part(None, False)
+            return Part(None, False, opens=not known)
         self._kept.discard(name)
         return Part(reply, True if known else None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Callable
 
 from handler.engine.linear import Courses, LinearSampler
 from handler.engine.options import EngineOptions
-from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler, copy_scheduler
 from handler.engine.ticket import Size
 from handler.job import Failure, Job
 from handler.schedulers import make_scheduler
@@ -18,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class FreshSchedulers:
-    """Schedulers with their timesteps set, made once per name and step count and copied for each image.
-
-    A copy shares the tables, which steps only read, and has lists of its own, which steps write; a deep copy
-    and ``set_timesteps`` for every image took as long as a denoising step of the embedded model.
-    """
+    """Schedulers with their timesteps set, made once per name and step count and copied for each image."""
 
     def __init__(self, template: Any, device: Any) -> None:
         self._template, self._device = template, device
@@ -35,10 +30,7 @@ class FreshSchedulers:
             made = make_scheduler(name, self._template)
             made.set_timesteps(num_inference_steps, device=self._device)
             self._made[key] = made
-        fresh = copy.copy(self._made[key])
-        lists = {name: list(value) for name, value in vars(fresh).items() if isinstance(value, list)}
-        vars(fresh).update(lists)
-        return fresh
+        return copy_scheduler(self._made[key])
 
 
 class Samplers:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from handler.job import Job
+from handler.job import CutText, Job
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +29,14 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """A job's encoded texts, each (1, tokens, width); no negative one where no guidance is asked for."""
+    """A job's encoded texts, each (1, tokens, width); no negative one where no guidance is asked for.
+
+    ``cut_texts``: as in ``Picture``.
+    """
 
     positive: torch.Tensor
     negative: torch.Tensor | None
+    cut_texts: Mapping[str, CutText] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -165,7 +165,6 @@ def _derive(folder: Path) -> bytes:
             "max_num_inference_steps": 100,
             "max_instances": 16,
             "max_prompt_characters": 1000,
-            "max_response_bytes": 6_553_500,
         },
     }
     return yaml.safe_dump({**SERVING, "marquee": own}, sort_keys=False).encode()

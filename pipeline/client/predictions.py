@@ -7,7 +7,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Prediction:
     """One picture as the server encoded it: ``data`` opens with Pillow, ``width`` and ``height`` are pixels.
 
     ``format`` is "jpeg", "png" or "webp". ``seed`` is the one that was sent: with it the same request draws
-    the same picture. ``receipt`` is the server's (``response: "full"``), else empty.
+    the same picture. ``receipt`` is the server's (``response: "full"``), else empty. ``warnings`` are
+    sentences about this picture, such as that the end of a long prompt was not used.
     """
 
     data: bytes = field(repr=False)
@@ -35,6 +36,7 @@ class Prediction:
     height: int
     seed: int | None = None
     receipt: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write the encoded picture, as it came: whole or not at all. Raises OSError."""
@@ -53,7 +55,9 @@ def parse_predictions(
         count = len(predictions) if isinstance(predictions, list) else "no"
         raise BadAnswer(f"{len(seeds)} pictures were asked for, {count} came", status=200)
     wanted = asked or [AskedPicture()] * len(seeds)
-    return [parse_prediction(*each) for each in zip(predictions, seeds, wanted, strict=True)]
+    told = _warnings(answer.get("warnings"))
+    parsed = [parse_prediction(*each) for each in zip(predictions, seeds, wanted, strict=True)]
+    return [replace(one, warnings=one.warnings or told.get(index, ())) for index, one in enumerate(parsed)]
 
 
 def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | None = None) -> Prediction:
@@ -72,7 +76,9 @@ def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | No
         raise BadAnswer(f"a prediction is no base64: {_begin(encoded)}", status=200) from problem
     format_name, width, height = _look(data)
     _compare(format_name, width, height, asked or AskedPicture())
-    return Prediction(data, format_name, width, height, seed, receipt)
+    # Vertex's predict route keeps nothing beside the predictions, so a full one brings its own warnings.
+    warnings = tuple(line for lines in _warnings(whole.get("warnings")).values() for line in lines)
+    return Prediction(data, format_name, width, height, seed, receipt, warnings)
 
 
 def _look(data: bytes) -> tuple[str, int, int]:
@@ -106,3 +112,14 @@ def _compare(format_name: str, width: int, height: int, asked: AskedPicture) -> 
 
 def _begin(value: Any) -> str:
     return repr(value[:60] if isinstance(value, (str, bytes, list)) else type(value).__name__)[:200]
+
+
+def _warnings(told: Any) -> dict[Any, tuple[str, ...]]:
+    """The server's warnings by the index of their instance; anything else in the list is left out."""
+    found: dict[Any, tuple[str, ...]] = {}
+    for one in told if isinstance(told, list) else ():
+        if isinstance(one, dict) and isinstance(one.get("message"), str):
+            index = one.get("instance")
+            index = index if isinstance(index, int) else None
+            found[index] = (*found.get(index, ()), one["message"])
+    return found

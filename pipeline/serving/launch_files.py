@@ -13,6 +13,9 @@ JVM_FLAGS = (
     "-XX:+IgnoreUnrecognizedVMOptions",
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
+    # TorchServe asserts that a connection has no unanswered request when another comes. With that assertion
+    # on, pipelined requests are refused (docs/security.md); without it answers are mixed up.
+    "-ea:org.pytorch.serve.util.NettyUtils",
 )
 
 # TorchServe's own configuration writes fifteen lines a request; this one none for a request that went well.

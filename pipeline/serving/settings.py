@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MEBIBYTE = 1024 * 1024
+MAX_REQUEST_BYTES = 16_777_216
+"""Above the handler's own limit (max_request_bytes, 10,000,000), which says what would fit; TorchServe's
+refusal has no words."""
+
+MAX_RESPONSE_BYTES = 67_108_864
+"""Room for archives that raise max_response_bytes above TorchServe's stock limit."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class ServeOptions:
     threads: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     work_folder: Path | None = None
-    max_request_bytes: int = 64 * MEBIBYTE
-    max_response_bytes: int = 64 * MEBIBYTE
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    max_response_bytes: int = MAX_RESPONSE_BYTES
     start_seconds: float = 600.0
     warm_up: bool = True
     maximum_load_failures: int = 1

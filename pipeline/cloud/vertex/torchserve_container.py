@@ -17,12 +17,8 @@ from pipeline.errors import MarqueeError
 from pipeline.rules import table
 from pipeline.serving.readiness import wait_until_ready
 from pipeline.serving.server import RunningServer
-from pipeline.serving.settings import MEBIBYTE, ServeOptions
+from pipeline.serving.settings import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, ServeOptions
 from pipeline.serving.torchserve import launch
-
-_OWN_IMAGE_CAP = (
-    64 * MEBIBYTE
-)  # what marquee's own image allows; the prebuilt one leaves TorchServe's caps in force
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,8 @@ def _unlink(link: Path) -> None:
 
 
 def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
-    cap = table().torchserve_response_bytes if spec.prebuilt else _OWN_IMAGE_CAP
+    # The prebuilt container leaves TorchServe's stock limits in force, which are the same for both.
+    stock = table().torchserve_response_bytes
     twin = find_twin(target_of(spec.image_uri))
     return ServeOptions(
         threads=spec.threads,
@@ -100,8 +97,8 @@ def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
         start_seconds=spec.start_seconds,
         warm_up=False,
         foreign=True,
-        max_request_bytes=cap,
-        max_response_bytes=cap,
+        max_request_bytes=stock if spec.prebuilt else MAX_REQUEST_BYTES,
+        max_response_bytes=stock if spec.prebuilt else MAX_RESPONSE_BYTES,
     )
 
 

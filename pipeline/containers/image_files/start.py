@@ -21,7 +21,9 @@ METADATA_TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/se
 STORAGE = "https://storage.googleapis.com"
 TIMEOUT_SECONDS = 60
 COPY_BYTES = 8 << 20
-MAX_MESSAGE_BYTES = 67_108_864
+# As in pipeline/serving/settings.py, which is not in the image.
+MAX_REQUEST_BYTES = 16_777_216
+MAX_RESPONSE_BYTES = 67_108_864
 
 
 def main(environment: Mapping[str, str], home: Path) -> list[str]:
@@ -41,6 +43,8 @@ def main(environment: Mapping[str, str], home: Path) -> list[str]:
 def config_properties(port: str, store: Path) -> str:
     """TorchServe's settings: inference on every address, everything else on loopback."""
     flags = "-XX:+IgnoreUnrecognizedVMOptions --enable-native-access=ALL-UNNAMED"
+    # Refuses a second request on a connection whose first has no answer yet (docs/security.md).
+    flags += " -ea:org.pytorch.serve.util.NettyUtils"
     log = f"-Dlog4j.configurationFile=classpath:log4j2.xml,{MARQUEE / 'log4j2.xml'}"
     return "\n".join(
         [
@@ -48,8 +52,8 @@ def config_properties(port: str, store: Path) -> str:
             "management_address=http://127.0.0.1:8081",
             "metrics_address=http://127.0.0.1:8082",
             "disable_token_authorization=true",
-            f"max_request_size={MAX_MESSAGE_BYTES}",
-            f"max_response_size={MAX_MESSAGE_BYTES}",
+            f"max_request_size={MAX_REQUEST_BYTES}",
+            f"max_response_size={MAX_RESPONSE_BYTES}",
             "allowed_urls=file://.*",
             "metrics_mode=prometheus",
             "model_metrics_auto_detect=true",
