@@ -58,27 +58,32 @@ def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running],
 @contextlib.contextmanager
 def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Running]:
     """All servers of the cloud, each on the port it had before if that is free."""
-    from pipeline.cloud.accounts import AccountsServer, write_credentials
+    from pipeline.cloud.accounts import AccountsServer
     from pipeline.cloud.certificates import ensure_certificate
     from pipeline.cloud.clock import Clock
+    from pipeline.cloud.credentials import account_key, write_credentials
     from pipeline.cloud.proxy import Backend, Proxy
     from pipeline.cloud.storage.objects import ObjectStore
     from pipeline.cloud.storage.server import StorageServer
+    from pipeline.cloud.tokens import Keys, Tokens
     from pipeline.cloud.vertex.server import VertexPorts, start_vertex
 
-    certificate = ensure_certificate(folder.certificates)
+    credentials = folder.path / "credentials.json"
+    key = account_key(credentials)
+    keys = Keys(ensure_certificate(folder.certificates), Tokens(key))
+    certificate = keys.certificate
     faults = _fault_book(folder, options)
     port = folder.free_port
     with contextlib.ExitStack() as stack:
         store = ObjectStore(folder.storage)
         stack.callback(store.close)
-        storage = StorageServer(store, faults, port("storage"))
+        storage = StorageServer(store, faults, keys.tokens, port("storage"))
         stack.callback(storage.stop)
         ports = VertexPorts(port("vertex_rest"), port("vertex_grpc"), port("dedicated"))
         clock = Clock(options.speed, options.date)
-        vertex = start_vertex(store, folder.vertex, certificate, faults, clock, ports)
+        vertex = start_vertex(store, folder.vertex, keys, faults, clock, ports)
         stack.callback(vertex.stop)
-        accounts = AccountsServer(certificate, port("accounts"))
+        accounts = AccountsServer(keys, port("accounts"))
         stack.callback(accounts.stop)
         backends = {
             "storage": Backend(loopback(storage.url)),
@@ -87,8 +92,7 @@ def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Runn
         }
         proxy = Proxy(backends, certificate, port("proxy"))
         stack.callback(proxy.stop)
-        credentials = folder.path / "credentials.json"
-        write_credentials(credentials, f"{accounts.url}/token")
+        write_credentials(credentials, f"{accounts.url}/token", key)
         yield Running(
             pid=os.getpid(),
             started=psutil.Process().create_time(),
