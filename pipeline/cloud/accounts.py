@@ -20,7 +20,7 @@ from pipeline.cloud.tokens import LIFETIME, Keys
 if TYPE_CHECKING:
     import grpc
 
-TOKEN_PATH = "/token"  # noqa: S105 - a path
+TOKEN_PATH = "/token"
 FORM = "application/x-www-form-urlencoded"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MOST_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from pipeline.cloud.tokens import ACCOUNT, LIFETIME, Tokens
 from pipeline.errors import MarqueeError
 
 
-class LocalCredentials(Credentials):  # type: ignore[misc]
+class LocalCredentials(Credentials):
     """Google credentials whose tokens are made here: no call, so no proxy of the environment is asked."""
 
     def __init__(self, tokens: Tokens) -> None:

@@ -1,9 +1,9 @@
-"""OAuth tokens of the local cloud: issued to whoever holds the account's private key, checked on every call.
+"""OAuth tokens of the local cloud: issued to the holder of the account's private key, checked on every call.
 
-An access token is its time of expiry, a random number and an HMAC-SHA256 over both, so a token stays good when
-the cloud restarts and nothing is stored. The HMAC key is derived from the account's private key, which lies in
-``credentials.json`` (0600). A JWT that the account signed itself is accepted as well: Google's gRPC clients send
-one instead of asking for a token (https://google.aip.dev/auth/4111).
+An access token is its time of expiry, a random number and an HMAC-SHA256 over both, so that it stays good
+when the cloud restarts and nothing is stored. The HMAC key is derived from the account's private key, which
+lies in ``credentials.json`` (0600). A JWT that the account signed itself is accepted as well: Google's gRPC
+clients send one instead of asking for a token (https://google.aip.dev/auth/4111).
 """
 
 from __future__ import annotations

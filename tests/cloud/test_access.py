@@ -12,7 +12,8 @@ import pytest
 from google.cloud.aiplatform_v1.types import ListModelsRequest, ListModelsResponse
 from plain_http import Answer, request, send
 
-from pipeline.cloud.process import CloudOptions, running_servers
+from pipeline.cloud.options import CloudOptions
+from pipeline.cloud.servers import running_servers
 from pipeline.cloud.state import CloudFolder, Running
 
 LOCATION = "projects/marquee-local/locations/us-central1"
@@ -243,9 +244,9 @@ def test_a_refused_upload_is_read_to_its_end_so_that_the_refusal_arrives(cloud: 
     assert answer.status == 401
 
 
-def test_files_are_their_owner_s_and_hold_no_token(cloud: Standing) -> None:
+def test_secrets_are_their_owner_s_and_no_token_is_kept(cloud: Standing) -> None:
     token = cloud.bearer.partition(" ")[2]
-    for path in cloud.folder.path.rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0, path
-        if path.is_file():
-            assert token.encode() not in path.read_bytes()
+    secret = [cloud.folder.path, cloud.folder.credentials, cloud.folder.certificates / "server.key"]
+    assert [path.stat().st_mode & 0o077 for path in secret] == [0, 0, 0]
+    files = [path for path in cloud.folder.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if token.encode() in path.read_bytes()]

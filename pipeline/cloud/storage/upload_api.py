@@ -41,7 +41,9 @@ def _simple(service: Service, request: Request, bucket: str) -> Response:
 def _multipart(service: Service, request: Request, bucket: str) -> Response:
     """One body with the resource and the content. Google's client keeps it for small content: read whole."""
     service.cut_if_asked(request, bucket, request.query.get("name", ""))
-    metadata, headers, content = _two_parts(request.headers.get("Content-Type", ""), request.body.read(MOST_MULTIPART_BYTES))
+    metadata, headers, content = _two_parts(
+        request.headers.get("Content-Type", ""), request.body.read(MOST_MULTIPART_BYTES)
+    )
     resource = {"contentType": headers.get("content-type"), **parse_json(metadata)}
     resource.setdefault("name", request.query.get("name", ""))
     return _store(service, request, bucket, resource, [content])

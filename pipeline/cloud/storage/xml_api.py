@@ -60,7 +60,10 @@ def _receive(service: Service, request: Request, bucket: str, name: str) -> Resp
     service.cut_if_asked(request, bucket, name)
     number = request.query.get("partNumber", "")
     part = service.parts.receive(
-        request.query["uploadId"], whole_number(number, "partNumber"), request.body.blocks(), request.checksums()
+        request.query["uploadId"],
+        whole_number(number, "partNumber"),
+        request.body.blocks(),
+        request.checksums(),
     )
     return Response(200, {"ETag": part.etag, "x-goog-hash": f"crc32c={part.crc32c},md5={part.md5}"})
 
