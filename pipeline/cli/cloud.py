@@ -15,7 +15,7 @@ import typer
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
-    from pipeline.cloud.process import CloudOptions
+    from pipeline.cloud.options import CloudOptions
     from pipeline.cloud.state import CloudFolder, Running
 
 State = Annotated[
@@ -76,8 +76,7 @@ def reset(state: State = None) -> None:
     from pipeline.cloud import process
 
     folder = _folder(state)
-    process.reset(folder)
-    print(f"emptied {folder.path}")
+    print(f"emptied {folder.path}" if process.reset(folder) else f"no local cloud is in {folder.path}")
 
 
 @cloud.command()
@@ -148,9 +147,10 @@ def set_fault(
     """Make something go wrong: NAME[,target=PATTERN][,count=N|forever][,KEY=NUMBER]."""
     from pipeline.cloud.faults import FaultBook, parse_fault
 
-    book = FaultBook(_folder(state).faults)
-    for text in faults:
-        book.set(parse_fault(text))
+    folder, wanted = _folder(state), [parse_fault(text) for text in faults]
+    folder.make()
+    for each in wanted:
+        FaultBook(folder.faults).set(each)
 
 
 @fault.command("list")
@@ -164,7 +164,8 @@ def list_faults(state: State = None) -> None:
         print(f"{name + options:32} {kind.does} ({times})")
     for fault in FaultBook(_folder(state).faults).all():
         left = "until cleared" if fault.count is None else f"{fault.count} left"
-        print(f"set: {fault.name} for {fault.target} {fault.parameters or ''} ({left})")
+        target = fault.target if fault.target.isprintable() else ascii(fault.target)
+        print(f"set: {fault.name} for {target} {fault.parameters or ''} ({left})")
 
 
 @fault.command("clear")
@@ -182,11 +183,8 @@ def _folder(state: Path | None) -> CloudFolder:
 
 
 def _options(faults: list[str] | None, speed: float, date: datetime | None) -> CloudOptions:
-    from pipeline.cloud.faults import parse_fault
-    from pipeline.cloud.process import CloudOptions
+    from pipeline.cloud.options import CloudOptions
 
-    for text in faults or []:
-        parse_fault(text)  # so that a mistake is told here, and not in the log of the server
     return CloudOptions(speed, date, tuple(faults or []))
 
 

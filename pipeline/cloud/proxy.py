@@ -9,25 +9,12 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pipeline.cloud.certificates import Certificate
 from pipeline.cloud.client_hello import offered_protocols, record_length
+from pipeline.cloud.hosts import service_for
 from pipeline.cloud.relay import BLOCK, guarded, port_of_server, relay, tls_front
 
-# Google's names, and who answers for them here.
-HOSTS = {
-    "aiplatform.googleapis.com": "vertex",
-    "*-aiplatform.googleapis.com": "vertex",
-    "*.prediction.vertexai.goog": "vertex",
-    "storage.googleapis.com": "storage",
-    "*.storage.googleapis.com": "storage",
-    "www.googleapis.com": "storage",
-    "oauth2.googleapis.com": "accounts",
-    "iamcredentials.googleapis.com": "accounts",
-    "cloudresourcemanager.googleapis.com": "accounts",
-    "serviceusage.googleapis.com": "accounts",
-}
 HEAD_TIMEOUT = 30.0  # seconds
 
 
@@ -37,14 +24,6 @@ class Backend:
 
     http: tuple[str, int]
     grpc: tuple[str, int] | None = None
-
-
-def service_for(host: str) -> str | None:
-    """The local service that stands for this host, or None when the host is not to be reached."""
-    for pattern, service in HOSTS.items():
-        if fnmatchcase(host.lower().rstrip("."), pattern):
-            return service
-    return None
 
 
 class Proxy:

@@ -74,8 +74,9 @@ def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, arc
 def test_the_client_takes_the_sdks_endpoint(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
+
+    from pipeline.cloud.credentials import local_credentials
 
     deploy(connection, configure(), archive, Silent())
     aiplatform.init(
@@ -83,7 +84,7 @@ def test_the_client_takes_the_sdks_endpoint(
         location="us-central1",
         api_endpoint=cloud.running.vertex_rest,
         api_transport="rest",
-        credentials=AnonymousCredentials(),
+        credentials=local_credentials(Path(cloud.running.credentials_file)),
     )
     context = ssl.create_default_context(cafile=cloud.running.ca_file)
     with httpx.Client(verify=context, trust_env=False) as web:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 from google.api_core import exceptions
-from local_vertex import Clients, LocalVertex
+from local_vertex import Clients, LocalVertex, tokens
 
 SHARED_LIMIT = 1_572_864
 DEDICATED_LIMIT = 10_000_000
@@ -35,7 +35,8 @@ class Dedicated:
 
     def post(self, body: Any, verb: str = "predict", **headers: str) -> requests.Response:
         data = body if isinstance(body, bytes) else json.dumps(body)
-        headers = {"Content-Type": "application/json", **headers}
+        token = tokens().issue()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}", **headers}
         return requests.post(
             f"{self.url}:{verb}", data=data, headers=headers, verify=self.ca_file, timeout=60
         )

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from google.api_core import exceptions
-from local_vertex import LocalVertex
+from local_vertex import LocalVertex, tokens
 from PIL import Image
 
 from pipeline.cloud.certificates import Certificate
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.torchserve
 SECONDS = 300
 
 FOUR_STEPS = """
-import base64, sys
-from google.auth.credentials import AnonymousCredentials
+import base64, os, sys
+from google.oauth2.credentials import Credentials
 from google.cloud import aiplatform
 
 aiplatform.init(project="marquee-local", location="us-central1", api_endpoint=sys.argv[1],
-                credentials=AnonymousCredentials())
+                credentials=Credentials(os.environ["TOKEN"]))
 model = aiplatform.Model.upload(
     display_name="stable-diffusion", description="Stable Diffusion 1.5",
     serving_container_image_uri="us-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest",
@@ -47,12 +47,12 @@ print("endpoint:", endpoint.resource_name)
 """
 
 TEARDOWN = """
-import sys
-from google.auth.credentials import AnonymousCredentials
+import os, sys
+from google.oauth2.credentials import Credentials
 from google.cloud import aiplatform
 
 aiplatform.init(project="marquee-local", location="us-central1", api_endpoint=sys.argv[1],
-                credentials=AnonymousCredentials())
+                credentials=Credentials(os.environ["TOKEN"]))
 for endpoint in aiplatform.Endpoint.list():
     endpoint.undeploy_all()
     endpoint.delete()
@@ -74,10 +74,13 @@ def cloud(tmp_path: Path, certificate: Certificate, prebuilt_mar: Path) -> Itera
 
 def run_program(text: str, cloud: LocalVertex, *arguments: str) -> str:
     assert cloud.servers
-    roots = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(cloud.certificate.ca_file)}
+    given = {
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(cloud.certificate.ca_file),
+        "TOKEN": tokens().issue(),
+    }
     done = subprocess.run(
         [sys.executable, "-c", text, cloud.servers.grpc_address, *arguments],
-        env=os.environ | roots,
+        env=os.environ | given,
         capture_output=True,
         text=True,
         timeout=SECONDS,
