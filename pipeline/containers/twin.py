@@ -186,6 +186,9 @@ def _run(command: list[str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise MarqueeError(f"{' '.join(command[:4])} took longer than {INSTALL_TIMEOUT_SECONDS} s") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise MarqueeError(f"{' '.join(command[:4])} ended with {done.returncode}: {last}")
+        lines = done.stderr.strip().splitlines() or ["without a word"]
+        reason = next(
+            (line for line in lines if line.startswith("ERROR")), lines[-1]
+        )  # pip's first is the reason
+        raise MarqueeError(f"{' '.join(command[:4])} ended with {done.returncode}: {reason}")
     return done.stdout
