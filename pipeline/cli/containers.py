@@ -57,11 +57,12 @@ def rehearse(
     From then on the local cloud runs such archives in the twin. Exit code 1 where a picture is wrong.
     """
     from pipeline.archive.build import EMBEDDED_MODEL, repository_root
+    from pipeline.cli.console import LiveProgress
     from pipeline.containers import rehearse as steps
     from pipeline.containers.twin import TORCHSERVE_VERSIONS, prepare_twin
 
     versions = tuple(torchserve or TORCHSERVE_VERSIONS)
-    twin = prepare_twin(python, versions)
+    twin = prepare_twin(python, versions, LiveProgress())
     built, found = steps.rehearse(model or repository_root() / EMBEDDED_MODEL, versions, twin)
     table = steps.report(built, found, twin)
     print(table, end="")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.archive.inspection import MAX_YAML_BRACKETS
 from pipeline.archive.layout import (
     CONFIG_FILE,
     CONTAINER_FILE,
@@ -26,6 +25,7 @@ from pipeline.rules import parse_prebuilt
 # What the prebuilt containers are not known to have (docs/prebuilt-rehearsal.md).
 ABSENT = ("diffusers", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate")
 _MOST_BYTES = 8 << 20
+_MOST_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class Contents:
     """What of an archive decides where it runs.
 
     ``ours``: `marquee build` made it. ``container`` is the target it was built for (None: it does not say).
-    ``missing`` are those of ABSENT that its handler imports and that it does not bring.
+    ``packages_for``: the Python and platform of the packages it brings ("": any). ``needed`` are those of
+    ABSENT that its handler imports, ``missing`` those of them that it does not bring.
     """
 
     ours: bool
     container: str | None
+    packages_for: str
+    needed: tuple[str, ...]
     missing: tuple[str, ...]
     continuous_batching: bool
 
@@ -72,10 +75,15 @@ def read_contents(archive: Path) -> Contents:
         settings = _settings(_text(mar, names, CONFIG_FILE))
     brought = {name.split("/")[1] for name in names if name.startswith(f"{PACKAGES_FOLDER}/")}
     brought |= {name.split("/")[0] for name in names}
+    needed = tuple(name for name in ABSENT if name in imported)
     return Contents(
         ours=HANDLER_FILE in names and SUMS in names,
         container=str(record["container"]) if "container" in record else None,
-        missing=tuple(name for name in ABSENT if name in imported and name not in brought),
+        packages_for=f"{record['python']} {record['platform']}"
+        if {"python", "platform"} <= set(record)
+        else "",
+        needed=needed,
+        missing=tuple(name for name in needed if name not in brought),
         continuous_batching=settings.get(CONTINUOUS_BATCHING) is True,
     )
 
@@ -84,8 +92,8 @@ def misfits(contents: Contents, image_uri: str, container: str = "") -> list[Mis
     """Why the container of ``image_uri`` does not fit; nothing is known of an image that is no target."""
     found, target = [], target_of(image_uri, container)
     if parse_prebuilt(image_uri):
-        if contents.missing:
-            line = f"ModuleNotFoundError: No module named '{contents.missing[0]}'"
+        if missing := missing_in(contents, target):
+            line = f"ModuleNotFoundError: No module named '{missing[0]}'"
             found.append(Misfit("packages_missing" if contents.ours else "packages_unknown", line))
         if contents.continuous_batching:
             line = "RuntimeError: TorchServe 0.9 to 0.11.0 answers nothing under continuousBatching"
@@ -93,6 +101,13 @@ def misfits(contents: Contents, image_uri: str, container: str = "") -> list[Mis
     if target and contents.container not in (None, target.name):
         found.append(Misfit("other_container", ""))
     return found
+
+
+def missing_in(contents: Contents, target: Target | None) -> tuple[str, ...]:
+    """What the handler will not find: packages for another Python are left out (handler/vendored.py)."""
+    if target and contents.packages_for not in ("", f"{target.python_tag} {target.platform}"):
+        return contents.needed
+    return contents.missing
 
 
 def container_log(archive: Path, image_uri: str) -> list[str]:
@@ -141,7 +156,7 @@ def _settings(text: str) -> dict[str, Any]:
     """model-config.yaml; nothing of one that PyYAML would take minutes for."""
     import yaml
 
-    if text.count("[") + text.count("{") > MAX_YAML_BRACKETS:
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
         return {}
     try:
         found = yaml.safe_load(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pipeline.containers.fit import ABSENT
 from pipeline.containers.python39 import find_python39
 from pipeline.containers.targets import Target
 from pipeline.errors import MarqueeError
+from pipeline.progress import Progress
 
 TORCHSERVE_VERSIONS = ("0.12.0", "0.11.0", "0.7.0")
 TORCH = "torch==2.4.1"
@@ -42,7 +44,7 @@ class Twin:
     @property
     def newest(self) -> str:
         """The newest TorchServe version there is."""
-        return max(self.torchserve, key=lambda version: [int(part) for part in version.split(".")])
+        return max(self.torchserve, key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
 
     def replica_environment(self) -> dict[str, str]:
         """What a server's environment needs so that the newest TorchServe is found and no user's packages."""
@@ -54,7 +56,7 @@ def rehearsal_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "marquee" / "rehearsal")
 
 
-def prepare_twin(python: Path | None, versions: tuple[str, ...]) -> Twin:
+def prepare_twin(python: Path | None, versions: tuple[str, ...], progress: Progress) -> Twin:
     """Make the environment, or take the one of an earlier run; raises MarqueeError without a Python 3.9."""
     folder = rehearsal_folder()
     environment = folder / "py39"
@@ -62,6 +64,9 @@ def prepare_twin(python: Path | None, versions: tuple[str, ...]) -> Twin:
     if not _imports(inside, "sys"):
         _run([str(find_python39(python, os.environ)), "-m", "venv", "--clear", str(environment)])
     if not _imports(inside, "torch"):
+        progress.note(
+            f"making the twin in {folder}: {TORCH} and what it needs are gigabytes, downloaded once"
+        )
         _run([str(inside), "-m", "pip", "install", "--quiet", TORCH, *CONTAINER_PACKAGES])
     places = {version: _install_torchserve(inside, version, folder) for version in versions}
     present = [name for name in ABSENT if _imports(inside, name)]
@@ -181,6 +186,9 @@ def _run(command: list[str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise MarqueeError(f"{' '.join(command[:4])} took longer than {INSTALL_TIMEOUT_SECONDS} s") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise MarqueeError(f"{' '.join(command[:4])} ended with {done.returncode}: {last}")
+        lines = done.stderr.strip().splitlines() or ["without a word"]
+        reason = next(
+            (line for line in lines if line.startswith("ERROR")), lines[-1]
+        )  # pip's first is the reason
+        raise MarqueeError(f"{' '.join(command[:4])} ended with {done.returncode}: {reason}")
     return done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.archive.inspection import inspect_archive
 from pipeline.archive.layout import HANDLER_FILE, MANIFEST, SUMS
-from pipeline.containers.fit import misfits, read_contents, target_of
+from pipeline.containers.fit import misfits, missing_in, read_contents, target_of
 from pipeline.doctor.findings import Finding, facts, fine, name_it
 from pipeline.doctor.subject import Subject
 from pipeline.errors import MarqueeError
@@ -100,7 +100,11 @@ def check_fit(subject: Subject) -> list[Finding]:
     target = target_of(subject.image_uri, subject.container)
     container = target.name if target else subject.image_uri
     found = misfits(contents, subject.image_uri, subject.container)
-    words = {"container": container, "built_for": contents.container, "missing": ", ".join(contents.missing)}
+    words = {
+        "container": container,
+        "built_for": contents.container,
+        "missing": ", ".join(missing_in(contents, target)),
+    }
     if found:
         return [name_it("container", one.failure, archive=subject.archive, **words) for one in found]
     return [fine("container", f"the archive fits {container}")] if target else []

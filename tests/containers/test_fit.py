@@ -78,6 +78,15 @@ def test_a_container_dies_of_the_first_package_that_it_lacks(tmp_path: Path) -> 
     assert container_log(archive(tmp_path, None, brings=False), OWN) == []
 
 
+def test_packages_for_another_python_are_as_good_as_missing(tmp_path: Path) -> None:
+    path = archive(tmp_path, None, brings=True)
+    record = json.loads(container_record(find_target(TAG))) | {"python": "cp311"}
+    with zipfile.ZipFile(path, "a") as mar:
+        mar.writestr("MAR-INF/CONTAINER.json", json.dumps(record))
+    assert [one.failure for one in misfits(read_contents(path), PREBUILT, TAG)] == ["packages_missing"]
+    assert container_log(path, PREBUILT) == ["ModuleNotFoundError: No module named 'diffusers'"]
+
+
 def test_somebody_elses_handler_may_install_what_it_imports(tmp_path: Path) -> None:
     theirs = archive(tmp_path, None, brings=False, ours=False)
     assert [one.failure for one in misfits(read_contents(theirs), PREBUILT)] == ["packages_unknown"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from rehearsal_cloud import RehearsalCloud
 
 from pipeline.client import VertexEndpoint
+from pipeline.containers.fit import read_contents
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.flow import deploy
@@ -30,10 +32,10 @@ ELSEWHERE = {
 }
 
 
-def marquee(cloud: RehearsalCloud, *words: str) -> subprocess.CompletedProcess[str]:
+def marquee(cloud: RehearsalCloud, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **ELSEWHERE, "MARQUEE_CLOUD": str(cloud.folder.path)}
     command = [sys.executable, "-m", "pipeline", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cwd, timeout=200)
 
 
 @pytest.mark.slow
@@ -60,6 +62,22 @@ def test_from_plan_to_teardown(cloud: RehearsalCloud, archive: ArchiveFile, tmp_
     assert archive.weights_digest in run("verify", "marquee", *chosen)
     assert "nothing of marquee's is left" in run("teardown")
     assert "not registered" in run("status")
+
+
+def test_plan_builds_the_containers_archive_and_names_the_one_it_leaves_out(
+    cloud: RehearsalCloud, archive: ArchiveFile, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone" / "model_artifacts"
+    shutil.copytree(ROOT / "model_artifacts" / "shapes", clone / "shapes")
+    shutil.copy(ROOT / "model_artifacts" / "model-config.yaml", clone)
+    theirs = Path(shutil.copy(archive.path, clone / "model.mar"))
+    ran = marquee(cloud, "plan", "--profile", "p100", "--json", cwd=clone.parent)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["rehearsal"].startswith("rehearsed with this machine's packages")
+    (built,) = (clone.parent / "build" / "archives" / "vertex-pytorch-gpu-2-4").glob("model-*.mar")
+    assert read_contents(built).container == "vertex-pytorch-gpu-2-4"
+    assert "holds another model and is not used" in " ".join(ran.stderr.split())
+    assert theirs.read_bytes() == archive.path.read_bytes()
 
 
 def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, archive: ArchiveFile) -> None:

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,34 +175,35 @@ def test_what_googles_container_lacks_is_lacking_here_too(cloud: LocalVertex, mo
 
 
 HANDLER_IN_THE_TWIN = """
-import os
+import os, sys
 
 class Theirs:
     def initialize(self, context):
         self.initialized = True
 
     def handle(self, data, context):
-        return [os.environ.get("IN_THE_TWIN", "not in the twin")] * len(data)
+        return [[sys.prefix, os.environ["PYTHONPATH"].split(":")]] * len(data)
 """
 
 
 def test_where_the_twin_exists_replicas_run_in_it(
     cloud: LocalVertex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This environment's Python under another name stands for the twin's, which takes gigabytes to make."""
+    """An environment with this one's packages stands for the twin, which takes gigabytes to make."""
     twin = tmp_path / "rehearsal"
-    for folder in ("py39/bin", "torchserve-0.12.0"):
-        (twin / folder).mkdir(parents=True)
-    python = twin / "py39" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nIN_THE_TWIN="yes, $PYTHONPATH" exec {sys.executable} "$@"\n')
-    python.chmod(0o700)
+    venv.create(twin / "py39", with_pip=False, symlinks=True)
+    (site,) = (twin / "py39" / "lib").glob("python3.*/site-packages")
+    (site / "here.pth").write_text(sysconfig.get_path("purelib"))
+    (twin / "torchserve-0.12.0").mkdir()
     (twin / "twin.json").write_text('{"description": "Python 3.9"}')
     monkeypatch.setenv("MARQUEE_REHEARSAL", str(twin))
     cloud.put("theirs/model.mar", archive_of(HANDLER_IN_THE_TWIN))
     clients = cloud.clients("grpc")
     endpoint = clients.create_endpoint().name
     clients.begin_deploy(endpoint, clients.upload("theirs").model).result(timeout=SECONDS)
-    assert predict(cloud, endpoint, {"prompt": "x"}) == [f"yes, {twin / 'torchserve-0.12.0'}"]
+    [[prefix, path]] = predict(cloud, endpoint, {"prompt": "x"})
+    assert prefix == str(twin / "py39")
+    assert str(twin / "torchserve-0.12.0") in path
     clients.close[0].close()
     cloud.stop()
     assert replica_processes(cloud) == []
