@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
+from pipeline.deploy.fates import fates
 from pipeline.deploy.inventory import (
     FoundEndpoint,
     Hardware,
@@ -27,9 +28,9 @@ from pipeline.deploy.plan import (
     Keep,
     Plan,
     Register,
+    Traffic,
     Undeploy,
     Upload,
-    fates,
 )
 from pipeline.deploy.rollout_plan import Target, rollout_actions
 from pipeline.deploy.shares import without
@@ -148,10 +149,16 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
     rest = without(endpoint.split, [target.id], _heirs(endpoint, target.id)) if endpoint else {}
     saved = -dollars * max(1, config.min_replicas)
     thing = f"deployed model {target.id}"
+    others = [model for model in found.deployed if model.id != target.id]
+    if others and not rest:  # a model that has all the traffic cannot be undeployed before it is taken away
+        stays = endpoint is not None and any(model.ours for model in others)
+        roles = endpoint.roles.without(target.id) if endpoint and stays else None
+        back.append(
+            Traffic(thing="traffic", detail="nobody is asked", split={}, roles=roles, command="deploy")
+        )
     back.append(
         Undeploy(thing=thing, detail="it failed", deployed_id=target.id, split=rest, dollars_per_hour=saved)
     )
-    others = [model for model in found.deployed if model.id != target.id]
     if (endpoint is None or endpoint.ours) and not others:
         thing = f"endpoint {config.endpoint}"
         back.append(DeleteEndpoint(thing=thing, detail="nothing else is on it", endpoint_id=config.endpoint))

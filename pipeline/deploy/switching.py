@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.deploy.fates import fates
 from pipeline.deploy.inventory import FoundEndpoint, Inventory, Serving
 from pipeline.deploy.places import serving_list
-from pipeline.deploy.plan import Action, Plan, Traffic, fates
+from pipeline.deploy.plan import Action, Plan, Traffic
 from pipeline.deploy.roles import Roles
 from pipeline.deploy.rollout_plan import default_action, shares_text, undeployed
 from pipeline.deploy.shares import among_ours, without
