@@ -154,7 +154,9 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
         stays = endpoint is not None and any(model.ours for model in others)
         roles = endpoint.roles.without(target.id) if endpoint and stays else None
         back.append(
-            Traffic(thing="traffic", detail="nobody is asked", split={}, roles=roles, command="deploy")
+            Traffic(
+                thing="on the endpoint", detail="nobody is asked", split={}, roles=roles, command="deploy"
+            )
         )
     back.append(
         Undeploy(thing=thing, detail="it failed", deployed_id=target.id, split=rest, dollars_per_hour=saved)
@@ -187,6 +189,9 @@ def _version_taken_back(config: DeployConfig, found: Inventory, target: Target) 
     version_id = version.version_id if version else None
     return [
         DeleteVersion(
-            thing=thing, detail="the version that failed", model_id=config.model, version_id=version_id
+            thing=f"{_version_text(version)} of {thing}",
+            detail="the version that failed",
+            model_id=config.model,
+            version_id=version_id,
         )
     ]

@@ -67,7 +67,7 @@ def undeployed(model: Serving, split: dict[str, int]) -> Undeploy:
         deployed_id=model.id,
         split=split,
         dollars_per_hour=-model.dollars_per_hour,
-        takes_away=f"deployed model {model.id}; the version stays registered",
+        takes_away="its replicas; the version stays registered",
     )
 
 
@@ -191,7 +191,7 @@ def _traffic_action(
 
 def _traffic(split: dict[str, int], roles: Roles, proved: str | None) -> Traffic:
     return Traffic(
-        thing="traffic",
+        thing="on the endpoint",
         detail=shares_text(split, roles),
         split=split,
         roles=roles,

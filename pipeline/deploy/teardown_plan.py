@@ -57,7 +57,7 @@ def _endpoint_actions(config: DeployConfig, endpoint: FoundEndpoint | None, left
     ids = [model.id for model in leaving]
     split = without(endpoint.split, ids)
     traffic = Traffic(
-        thing="traffic", detail=shares_text(split, None), split=split, roles=None, command="teardown"
+        thing="on the endpoint", detail=shares_text(split, None), split=split, roles=None, command="teardown"
     )
     return [traffic, *(undeployed(model, split) for model in leaving)]
 
@@ -97,11 +97,9 @@ def _model_actions(
             why = "it is the default version of what stays"
             staying.append(version)
         else:
-            thing, number = f"model {config.model}", version.version_id
-            detail = f"version {number}"
-            actions.append(
-                DeleteVersion(thing=thing, detail=detail, model_id=config.model, version_id=number)
-            )
+            number = version.version_id
+            thing = f"version {number} of model {config.model}"
+            actions.append(DeleteVersion(thing=thing, detail="", model_id=config.model, version_id=number))
             continue
         left.append(f"model {config.model} version {version.version_id}: {why}")
     return actions, staying

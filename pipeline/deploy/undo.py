@@ -50,7 +50,7 @@ def _number(run: Execution, action: plans.Action) -> str | None:
 
 def _in_words(run: Execution, action: plans.Action) -> str:
     if isinstance(action, plans.DeleteVersion):
-        return f"version {_number(run, action)} of {action.thing}"
+        return f"version {_number(run, action)} of model {action.model_id}"
     return action.thing
 
 

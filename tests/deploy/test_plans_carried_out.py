@@ -27,11 +27,12 @@ CALLS = {
     "deploy deployed": "DeployModel",
     "resize deployed": "MutateDeployedModel",
     "smoke deployed": "RawPredict",
-    "traffic traffic": "UpdateEndpoint",
+    "traffic on": "UpdateEndpoint",
     "default model": "MergeVersionAliases",
     "undeploy deployed": "UndeployModel",
     "delete endpoint": "DeleteEndpoint",
     "delete model": "DeleteModel",
+    "delete version": "DeleteModelVersion",
 }
 
 
