@@ -170,7 +170,8 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
 def _heirs(endpoint: FoundEndpoint, leaving: str) -> list[str]:
     """Whoever gets the traffic when the failed model had all of it: ours, the one in service first."""
     ours = [model.id for model in endpoint.our_models if model.id != leaving]
-    return sorted(ours, key=lambda id_: id_ != endpoint.roles.in_service)
+    first = (endpoint.roles.in_service, endpoint.roles.predecessor)
+    return sorted(ours, key=lambda id_: first.index(id_) if id_ in first else len(first))
 
 
 def _version_taken_back(config: DeployConfig, found: Inventory, target: Target) -> list[Action]:
