@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def print_plan(plan: Plan) -> None:
     if plan.changes and plan.on_failure:
         told = ", ".join(f"{action.verb} {action.thing}" for action in plan.on_failure)
         print(f"if the new model fails: {told}")
+    sys.stdout.flush()  # it is to be read before the work begins, and through a pipe too
 
 
 def _line(action: Action) -> str:

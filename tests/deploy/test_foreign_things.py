@@ -63,7 +63,7 @@ def test_a_foreign_model_in_service_survives_every_command(
 
 
 def test_adopted_beside_a_foreign_model_and_gone_again(
-    connection: Connection, command: Callable[..., None], capsys: Any
+    connection: Connection, command: Callable[..., None], archive: ArchiveFile, capsys: Any
 ) -> None:
     make_foreign_endpoint(connection)
     theirs = deploy_foreign(connection, "theirs", "marquee")
@@ -76,6 +76,7 @@ def test_adopted_beside_a_foreign_model_and_gone_again(
     assert dict(endpoint_of(connection).traffic_split) == split
     with pytest.raises(MarqueeError, match="nothing to roll back to"):
         command("rollback")
+    command("verify", "--set", f"archive={archive.path}")
     command("deploy", "--traffic", "40")
     assert endpoint_of(connection).traffic_split[theirs] == 60
     command("teardown")
