@@ -32,7 +32,7 @@ from pipeline.deploy.plan import (
     Undeploy,
     Upload,
 )
-from pipeline.deploy.rollout_plan import Target, rollout_actions
+from pipeline.deploy.rollout_plan import Target, is_beside_a_canary, rollout_actions
 from pipeline.deploy.shares import without
 from pipeline.rules import replica_price
 
@@ -58,7 +58,7 @@ def plan_deploy(config: DeployConfig, archive: ArchiveFile, found: Inventory, ad
         actions=actions,
         fates=fates(found.endpoint, actions, None if target.there else (target.id, label)),
         on_failure=_on_failure(config, found, target, dollars),
-        notes=notes,
+        notes=(*notes, *_canary_note(found.endpoint, target)),
         price=price,
         min_dollars=dollars * config.min_replicas,
         max_dollars=dollars * config.max_replicas,
@@ -68,6 +68,13 @@ def plan_deploy(config: DeployConfig, archive: ArchiveFile, found: Inventory, ad
         version_id=version.version_id if version else None,
         archive_uri=found.stored.uri if found.stored else "",
     )
+
+
+def _canary_note(endpoint: FoundEndpoint | None, target: Target) -> tuple[str, ...]:
+    if endpoint is None or not is_beside_a_canary(endpoint, target):
+        return ()
+    told = f"deployed model {target.id} is in service already, and canary {endpoint.roles.canary} stays"
+    return (f"{told}: `marquee promote` puts it into service, `marquee rollback` withdraws it",)
 
 
 def wanted_hardware(config: DeployConfig) -> Hardware:

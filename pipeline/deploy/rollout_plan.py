@@ -131,15 +131,19 @@ def _outcome(config: DeployConfig, endpoint: FoundEndpoint | None, target: Targe
     split, roles = endpoint.split, endpoint.roles
     foreign = {model.id for model in endpoint.foreign}
     theirs = any(split.get(id_) for id_ in foreign)
+    if is_beside_a_canary(endpoint, target) and not (theirs and config.traffic < 100):
+        return Outcome(split, roles, _idle_without_role(endpoint, roles))
     if config.traffic == 100 or (not theirs and roles.in_service in (None, target.id)):
-        if config.traffic < 100 and roles.in_service == target.id and roles.canary is not None:
-            # The share is meant for a canary, and this one is in service.
-            return Outcome(split, roles, _idle_without_role(endpoint, roles))
         return _in_service(endpoint, target, least)
     if roles.in_service == target.id:
         share = with_share(split, target.id, config.traffic)
         return Outcome(share, roles, _idle_without_role(endpoint, roles))
     return _as_canary(endpoint, target, config.traffic)
+
+
+def is_beside_a_canary(endpoint: FoundEndpoint, target: Target) -> bool:
+    """Whether what is to be deployed serves already, and a canary is being tried: then both stay."""
+    return endpoint.roles.in_service == target.id and endpoint.roles.canary is not None
 
 
 def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
