@@ -1,7 +1,7 @@
 """Commands: plan, deploy, promote, rollback, status, teardown. Each change is planned, shown, carried out.
 
-Exit codes of deploy: 1 failed or refused; 3 unproven (the new model was not reached in time); 4 unknown
-(no answer from the cloud or the model). After 3 and 4 everything is as it was left; run it again.
+Exit codes: 1 failed or refused; 3 unproven (deploy: the new model was not reached in time); 4 unknown (no
+answer from the cloud or the model). After 3 and 4 everything is left as it is; run it again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.plans import print_plan, print_prices
+from pipeline.cli.plans import print_deployed, print_plan, print_prices
 from pipeline.cli.target import (
     ArchiveOption,
     Asked,
@@ -34,7 +34,6 @@ from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
     from pipeline.deploy.config import DeployConfig
-    from pipeline.deploy.flow import Deployed
     from pipeline.deploy.status import Status
 
 TrafficOption = Annotated[
@@ -111,7 +110,7 @@ def deploy(
             made = make_plan(connection, wanted, chosen, adopt, progress)
             print_plan(made)
             print_prices(made)
-            _print_deployed(carry_out_deploy(connection, wanted, made, supplies, progress))
+            print_deployed(carry_out_deploy(connection, wanted, made, supplies, progress))
             print(f"rehearsal {rehearsal_line(wanted)}")
     finally:
         progress.finish()
@@ -150,18 +149,6 @@ def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
         raise MarqueeError(f"this would fail on Google:{told}", cure="marquee doctor --cloud google")
 
 
-def _print_deployed(deployed: Deployed) -> None:
-    proof = deployed.proof
-    print(f"archive   {deployed.uploaded.artifact_uri}  {deployed.uploaded.sent_bytes:,} bytes sent")
-    print(f"model     {deployed.model} version {deployed.version}")
-    print(f"endpoint  {deployed.endpoint}  deployed model {deployed.deployed_model_id}, {deployed.role}")
-    print(f"picture   {proof.picture.width}x{proof.picture.height}, weights {proof.weights_digest[:12]}")
-    print("traffic   " + ", ".join(f"{key}: {share} %" for key, share in deployed.traffic.items()))
-    if deployed.kept:
-        print(f"kept at 0 % for `marquee rollback`, and still charged: {', '.join(deployed.kept)}")
-        print("  `marquee promote --discard` removes it")
-
-
 def promote(
     config: ConfigOption = None,
     cloud: CloudOption = None,
@@ -174,7 +161,7 @@ def promote(
     from pipeline.deploy.traffic import carry_out_switch, promotion
 
     progress = LiveProgress()
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
         made = promotion(connection, wanted, progress, unproved, discard)
         print_plan(made)
         carry_out_switch(connection, wanted, made, progress)
@@ -187,7 +174,7 @@ def rollback(config: ConfigOption = None, cloud: CloudOption = None, settings: S
     from pipeline.deploy.traffic import carry_out_switch, withdrawal
 
     progress = LiveProgress()
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
         made = withdrawal(connection, wanted, progress)
         print_plan(made)
         carry_out_switch(connection, wanted, made, progress)
@@ -240,7 +227,7 @@ def teardown(config: ConfigOption = None, cloud: CloudOption = None, settings: S
     from pipeline.deploy.teardown import carry_out_teardown, removal
 
     progress = LiveProgress()
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
         made = removal(connection, wanted, progress)
         print_plan(made)
         result = carry_out_teardown(connection, wanted, made, progress)
@@ -248,4 +235,9 @@ def teardown(config: ConfigOption = None, cloud: CloudOption = None, settings: S
         print(f"  removed {thing}")
     for thing in result.left:
         print(f"  left {thing}")
-    print("nothing of marquee's is left" if result.removed else "there was nothing to remove")
+    if result.removed and not result.left:
+        print("nothing of marquee's is left")
+    elif result.removed:
+        print("the rest is gone")
+    else:
+        print("there was nothing to remove")

@@ -1,10 +1,12 @@
-"""How a plan is printed: before it is carried out, and alone by `marquee plan`."""
+"""How a plan is printed, before it is carried out and by `marquee plan`; and what a deploy ended with."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipeline.deploy.flow import Deployed
     from pipeline.deploy.plan import Action, Plan
 
 
@@ -25,6 +27,7 @@ def print_plan(plan: Plan) -> None:
     if plan.changes and plan.on_failure:
         told = ", ".join(f"{action.verb} {action.thing}" for action in plan.on_failure)
         print(f"if the new model fails: {told}")
+    sys.stdout.flush()  # it is to be read before the work begins, and through a pipe too
 
 
 def _line(action: Action) -> str:
@@ -50,3 +53,15 @@ def print_prices(plan: Plan) -> None:
         )
     if plan.running_dollars:
         print(f"running now on this endpoint: ${plan.running_dollars:.2f} an hour")
+
+
+def print_deployed(deployed: Deployed) -> None:
+    proof = deployed.proof
+    print(f"archive   {deployed.uploaded.artifact_uri}  {deployed.uploaded.sent_bytes:,} bytes sent")
+    print(f"model     {deployed.model} version {deployed.version}")
+    print(f"endpoint  {deployed.endpoint}  deployed model {deployed.deployed_model_id}, {deployed.role}")
+    print(f"picture   {proof.picture.width}x{proof.picture.height}, weights {proof.weights_digest[:12]}")
+    print("traffic   " + ", ".join(f"{key}: {share} %" for key, share in deployed.traffic.items()))
+    if deployed.kept:
+        print(f"kept at 0 % for `marquee rollback`, and still charged: {', '.join(deployed.kept)}")
+        print("  `marquee promote --discard` removes it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -11,8 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import rules
+from pipeline.deploy.config_file import read_values
 from pipeline.errors import MarqueeError
 
+_SHORT = reprlib.Repr()  # a value in a message: aliases can make a small file's value endless
+_SHORT.maxlevel = 2
 LOCAL_PROJECT = "marquee-local"
 _PREBUILT_PREFIX = "vertex-pytorch-"
 
@@ -122,7 +126,7 @@ def load_config(
 def gather(file: Path | None, flags: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
     """The values as they were written, the stronger over the weaker, key by key at every depth."""
     given = {key: value for key, value in flags.items() if value is not None or key not in _ABSENT_WHEN_NONE}
-    return _merged(_merged(_profile(profile), _read(file)), given)
+    return _merged(_merged(_profile(profile), read_values(file) if file else {}), given)
 
 
 # Options of the command line that are None when they are not given; no key of theirs may be null.
@@ -211,22 +215,6 @@ def _profile(name: str | None) -> dict[str, Any]:
     return known[name]
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MarqueeError(
-            f"{file} cannot be read: {error.strerror}", cure="name the file with --config"
-        ) from error
-    except yaml.YAMLError as error:
-        raise MarqueeError(f"{file} is not YAML: {error}") from error
-    if not isinstance(values or {}, dict):
-        raise MarqueeError(f"{file} holds {type(values).__name__}, not keys and values")
-    return values or {}
-
-
 def _sentence(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -234,4 +222,4 @@ def _sentence(problem: Any) -> str:
 
         close = get_close_matches(str(problem["loc"][-1]), list(DeployConfig.model_fields), 1)
         return f"{place}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_SHORT.repr(problem['input'])}"

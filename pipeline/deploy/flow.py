@@ -115,10 +115,13 @@ def _is_registered(made: Plan, run: Execution) -> bool:
 
 def _taken_back(run: Execution, made: Plan, error: MarqueeError) -> MarqueeError:
     lines = container_lines(run.connection, run.config.endpoint, made.deployed_id)
-    with translating_google_errors("taking back what was made"):
-        gone = take_back(run, made.on_failure)
+    try:
+        with translating_google_errors("taking back what was made"):
+            gone = take_back(run, made.on_failure)
+        taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
+    except MarqueeError as trouble:
+        taken = f"\n  not all of it could be taken back: {trouble}; `marquee teardown` removes it"
     told = "".join(f"\n  container: {line}" for line in lines)
-    taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
     return MarqueeError(f"{error}{told}{taken}", cure=error.cure)
 
 

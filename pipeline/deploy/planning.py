@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
+from pipeline.deploy.fates import fates
 from pipeline.deploy.inventory import (
     FoundEndpoint,
     Hardware,
@@ -27,11 +28,11 @@ from pipeline.deploy.plan import (
     Keep,
     Plan,
     Register,
+    Traffic,
     Undeploy,
     Upload,
-    fates,
 )
-from pipeline.deploy.rollout_plan import Target, rollout_actions
+from pipeline.deploy.rollout_plan import Target, is_beside_a_canary, rollout_actions
 from pipeline.deploy.shares import without
 from pipeline.rules import replica_price
 
@@ -57,7 +58,7 @@ def plan_deploy(config: DeployConfig, archive: ArchiveFile, found: Inventory, ad
         actions=actions,
         fates=fates(found.endpoint, actions, None if target.there else (target.id, label)),
         on_failure=_on_failure(config, found, target, dollars),
-        notes=notes,
+        notes=(*notes, *_canary_note(found.endpoint, target)),
         price=price,
         min_dollars=dollars * config.min_replicas,
         max_dollars=dollars * config.max_replicas,
@@ -67,6 +68,13 @@ def plan_deploy(config: DeployConfig, archive: ArchiveFile, found: Inventory, ad
         version_id=version.version_id if version else None,
         archive_uri=found.stored.uri if found.stored else "",
     )
+
+
+def _canary_note(endpoint: FoundEndpoint | None, target: Target) -> tuple[str, ...]:
+    if endpoint is None or not is_beside_a_canary(endpoint, target):
+        return ()
+    told = f"deployed model {target.id} is in service already, and canary {endpoint.roles.canary} stays"
+    return (f"{told}: `marquee promote` puts it into service, `marquee rollback` withdraws it",)
 
 
 def wanted_hardware(config: DeployConfig) -> Hardware:
@@ -148,10 +156,18 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
     rest = without(endpoint.split, [target.id], _heirs(endpoint, target.id)) if endpoint else {}
     saved = -dollars * max(1, config.min_replicas)
     thing = f"deployed model {target.id}"
+    others = [model for model in found.deployed if model.id != target.id]
+    if others and not rest:  # a model that has all the traffic cannot be undeployed before it is taken away
+        stays = endpoint is not None and any(model.ours for model in others)
+        roles = endpoint.roles.without(target.id) if endpoint and stays else None
+        back.append(
+            Traffic(
+                thing="on the endpoint", detail="nobody is asked", split={}, roles=roles, command="deploy"
+            )
+        )
     back.append(
         Undeploy(thing=thing, detail="it failed", deployed_id=target.id, split=rest, dollars_per_hour=saved)
     )
-    others = [model for model in found.deployed if model.id != target.id]
     if (endpoint is None or endpoint.ours) and not others:
         thing = f"endpoint {config.endpoint}"
         back.append(DeleteEndpoint(thing=thing, detail="nothing else is on it", endpoint_id=config.endpoint))
@@ -161,7 +177,8 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
 def _heirs(endpoint: FoundEndpoint, leaving: str) -> list[str]:
     """Whoever gets the traffic when the failed model had all of it: ours, the one in service first."""
     ours = [model.id for model in endpoint.our_models if model.id != leaving]
-    return sorted(ours, key=lambda id_: id_ != endpoint.roles.in_service)
+    first = (endpoint.roles.in_service, endpoint.roles.predecessor)
+    return sorted(ours, key=lambda id_: first.index(id_) if id_ in first else len(first))
 
 
 def _version_taken_back(config: DeployConfig, found: Inventory, target: Target) -> list[Action]:
@@ -180,6 +197,9 @@ def _version_taken_back(config: DeployConfig, found: Inventory, target: Target) 
     version_id = version.version_id if version else None
     return [
         DeleteVersion(
-            thing=thing, detail="the version that failed", model_id=config.model, version_id=version_id
+            thing=f"{_version_text(version)} of {thing}",
+            detail="the version that failed",
+            model_id=config.model,
+            version_id=version_id,
         )
     ]

@@ -67,7 +67,7 @@ def undeployed(model: Serving, split: dict[str, int]) -> Undeploy:
         deployed_id=model.id,
         split=split,
         dollars_per_hour=-model.dollars_per_hour,
-        takes_away=f"deployed model {model.id}; the version stays registered",
+        takes_away="its replicas; the version stays registered",
     )
 
 
@@ -131,13 +131,19 @@ def _outcome(config: DeployConfig, endpoint: FoundEndpoint | None, target: Targe
     split, roles = endpoint.split, endpoint.roles
     foreign = {model.id for model in endpoint.foreign}
     theirs = any(split.get(id_) for id_ in foreign)
+    if is_beside_a_canary(endpoint, target) and not (theirs and config.traffic < 100):
+        return Outcome(split, roles, _idle_without_role(endpoint, roles))
     if config.traffic == 100 or (not theirs and roles.in_service in (None, target.id)):
-        if config.traffic < 100 and roles.in_service == target.id and roles.canary is not None:
-            return Outcome(split, roles, ())  # the share is meant for a canary, and this one is in service
         return _in_service(endpoint, target, least)
     if roles.in_service == target.id:
-        return Outcome(with_share(split, target.id, config.traffic), roles, ())
+        share = with_share(split, target.id, config.traffic)
+        return Outcome(share, roles, _idle_without_role(endpoint, roles))
     return _as_canary(endpoint, target, config.traffic)
+
+
+def is_beside_a_canary(endpoint: FoundEndpoint, target: Target) -> bool:
+    """Whether what is to be deployed serves already, and a canary is being tried: then both stay."""
+    return endpoint.roles.in_service == target.id and endpoint.roles.canary is not None
 
 
 def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
@@ -153,7 +159,7 @@ def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
         return _as_canary(endpoint, target, max(least, target.there.share if target.there else 0))
     ours = any(model.share for model in endpoint.our_models)
     final = among_ours(split, target.id, foreign, 1 if ours else least)
-    before = roles.in_service if roles.in_service != target.id else roles.predecessor
+    before = roles.predecessor if roles.in_service in (None, target.id) else roles.in_service
     predecessor = before if before != target.id else None
     leaving = tuple(model for model in others if model.id != predecessor)
     return Outcome(final, Roles(target.id, None, predecessor), leaving)
@@ -162,15 +168,17 @@ def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
 def _as_canary(endpoint: FoundEndpoint, target: Target, percent: int) -> Outcome:
     """``percent`` for the new model, the rest in proportion; a canary that was there before leaves."""
     roles = endpoint.roles
-    leaving = tuple(
-        model for model in endpoint.our_models if model.id == roles.canary and model.id != target.id
-    )
-    heirs = [roles.in_service] if roles.in_service else []
-    rest = without(endpoint.split, [target.id, *(model.id for model in leaving)], heirs)
     kept = roles.without(target.id)
-    return Outcome(
-        with_share(rest, target.id, percent), Roles(kept.in_service, target.id, kept.predecessor), leaving
-    )
+    after = Roles(kept.in_service, target.id, kept.predecessor)
+    leaving = tuple(model for model in endpoint.our_models if model.id not in after.ids)
+    heirs = [after.in_service] if after.in_service else []
+    rest = without(endpoint.split, [target.id, *(model.id for model in leaving)], heirs)
+    return Outcome(with_share(rest, target.id, percent), after, leaving)
+
+
+def _idle_without_role(endpoint: FoundEndpoint, roles: Roles) -> tuple[Serving, ...]:
+    """What an interrupted run did not come to undeploy."""
+    return tuple(model for model in endpoint.our_models if model.id not in roles.ids and not model.share)
 
 
 def _traffic_action(
@@ -191,7 +199,7 @@ def _traffic_action(
 
 def _traffic(split: dict[str, int], roles: Roles, proved: str | None) -> Traffic:
     return Traffic(
-        thing="traffic",
+        thing="on the endpoint",
         detail=shares_text(split, roles),
         split=split,
         roles=roles,

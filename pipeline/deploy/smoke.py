@@ -31,6 +31,7 @@ _NOTE_EVERY = 50
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 # The model is busy, wakes up, or was cut off by a deadline: none of it says that it draws wrongly.
 _BUSY = (408, 429, 502, 503, 504)
+_HANDLER_RAISED = "InternalServerException"  # TorchServe's type for it; a missing worker has another
 # The request was refused, by its content or its sender. The model has not failed by that.
 _REFUSED = (400, 401, 403, 413)
 
@@ -104,7 +105,7 @@ def prove(
         body = _body(smoke, first=tally.requests == 0)
         tally.requests += 1
         reply = _ask(endpoint, body, max(1.0, left), tally)
-        if reply is not None and reply.served_by == deployed_id and reply.status not in _BUSY:
+        if reply is not None and reply.served_by == deployed_id and not _is_busy(reply):
             return _check(reply, body, archive, expected, tally.requests)
         if _count(reply, deployed_id, tally):
             pause = _FIRST_PAUSE_SECONDS
@@ -150,6 +151,12 @@ def _count(reply: Reply | None, deployed_id: str, tally: Tally) -> bool:
     return False
 
 
+def _is_busy(reply: Reply) -> bool:
+    """Whether the answer says "not now". A handler that raises is a 503 of TorchServe too, but a failure."""
+    error = _error_of(reply)
+    return error is not None and error.status in _BUSY and _HANDLER_RAISED not in reply.text
+
+
 def _error_of(reply: Reply) -> PredictionError | None:
     """The error that an answer stands for."""
     try:
@@ -185,7 +192,7 @@ def _check(
     try:
         (picture,) = parse_predictions(reply.document(), sent_seeds(body))
     except PredictionError as error:
-        if error.status in (*_REFUSED, *_BUSY):
+        if error.status in _REFUSED:
             raise _unknown(reply.served_by, error) from error
         raise SmokeFailed(f"the smoke prediction failed: {error}", cure=error.cure) from error
     loaded = str(picture.receipt.get("weights_digest"))

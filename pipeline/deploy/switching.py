@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.deploy.fates import fates
 from pipeline.deploy.inventory import FoundEndpoint, Inventory, Serving
 from pipeline.deploy.places import serving_list
-from pipeline.deploy.plan import Action, Plan, Traffic, fates
+from pipeline.deploy.plan import Action, Plan, Traffic
 from pipeline.deploy.roles import Roles
 from pipeline.deploy.rollout_plan import default_action, shares_text, undeployed
 from pipeline.deploy.shares import among_ours, without
@@ -99,7 +100,9 @@ def _switch(found: Inventory, endpoint: FoundEndpoint, command: str, after: Role
     actions: list[Action] = []
     if (split, after) != (endpoint.split, endpoint.roles):
         detail = shares_text(split, after)
-        actions.append(Traffic(thing="traffic", detail=detail, split=split, roles=after, command=command))
+        actions.append(
+            Traffic(thing="on the endpoint", detail=detail, split=split, roles=after, command=command)
+        )
     if after.in_service is not None and not (chosen := _one(endpoint, after.in_service)).is_default:
         actions += default_action(found, chosen.model_id, chosen.version_id)
     actions += [undeployed(model, split) for model in leaving]

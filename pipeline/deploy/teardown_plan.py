@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.deploy.config import DeployConfig
+from pipeline.deploy.fates import fates
 from pipeline.deploy.inventory import FoundBucket, FoundEndpoint, Inventory, Serving, Version
 from pipeline.deploy.places import serving_list
 from pipeline.deploy.plan import (
@@ -14,7 +15,6 @@ from pipeline.deploy.plan import (
     DeleteVersion,
     Plan,
     Traffic,
-    fates,
 )
 from pipeline.deploy.rollout_plan import shares_text, undeployed
 from pipeline.deploy.shares import without
@@ -46,7 +46,7 @@ def _endpoint_actions(config: DeployConfig, endpoint: FoundEndpoint | None, left
     if endpoint.ours and not staying:
         return [
             *_one_by_one(endpoint, leaving),
-            DeleteEndpoint(thing=thing, detail="", endpoint_id=config.endpoint),
+            DeleteEndpoint(thing=thing, detail="", endpoint_id=config.endpoint, takes_away="its address"),
         ]
     if not endpoint.ours:
         left.append(f"{thing}: it was not made by marquee")
@@ -57,7 +57,7 @@ def _endpoint_actions(config: DeployConfig, endpoint: FoundEndpoint | None, left
     ids = [model.id for model in leaving]
     split = without(endpoint.split, ids)
     traffic = Traffic(
-        thing="traffic", detail=shares_text(split, None), split=split, roles=None, command="teardown"
+        thing="on the endpoint", detail=shares_text(split, None), split=split, roles=None, command="teardown"
     )
     return [traffic, *(undeployed(model, split) for model in leaving)]
 
@@ -97,11 +97,9 @@ def _model_actions(
             why = "it is the default version of what stays"
             staying.append(version)
         else:
-            thing, number = f"model {config.model}", version.version_id
-            detail = f"version {number}"
-            actions.append(
-                DeleteVersion(thing=thing, detail=detail, model_id=config.model, version_id=number)
-            )
+            number = version.version_id
+            thing = f"version {number} of model {config.model}"
+            actions.append(DeleteVersion(thing=thing, detail="", model_id=config.model, version_id=number))
             continue
         left.append(f"model {config.model} version {version.version_id}: {why}")
     return actions, staying
@@ -128,7 +126,13 @@ def _bucket_actions(bucket: FoundBucket, staying: list[Version], left: list[str]
             left.append(f"{archive.uri}: {why}")
         else:
             actions.append(
-                DeleteArchive(thing=archive.uri, detail="", uri=archive.uri, generation=archive.generation)
+                DeleteArchive(
+                    thing=archive.uri,
+                    detail="",
+                    uri=archive.uri,
+                    generation=archive.generation,
+                    takes_away="the archive in the bucket",
+                )
             )
     if not bucket.ours:
         left.append(f"bucket {bucket.name}: it was not made by marquee")

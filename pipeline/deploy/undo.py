@@ -18,22 +18,23 @@ def take_back(run: Execution, on_failure: tuple[plans.Action, ...]) -> list[str]
     """
     connection, config = run.connection, run.config
     await_running(connection, connection.endpoint_name(config.endpoint), run.progress)
+    target = next(action.deployed_id for action in on_failure if isinstance(action, plans.Undeploy))
     gone = []
     for action in on_failure:
-        if _is_there(run, action):
+        if _is_there(run, action, target):
             run.carry_out(action)
-            gone.append(_in_words(run, action))
+            gone += [] if isinstance(action, plans.Traffic) else [_in_words(run, action)]
     return gone
 
 
-def _is_there(run: Execution, action: plans.Action) -> bool:
+def _is_there(run: Execution, action: plans.Action, target: str) -> bool:
     """Whether there is something to take back, and nobody uses it."""
-    if isinstance(action, (plans.Undeploy, plans.DeleteEndpoint)):
+    if isinstance(action, (plans.Traffic, plans.Undeploy, plans.DeleteEndpoint)):
         endpoint = find_endpoint(run.connection, run.config.endpoint)
         if endpoint is None:
             return False
         deployed = {model.id for model in endpoint.deployed_models}
-        return action.deployed_id in deployed if isinstance(action, plans.Undeploy) else not deployed
+        return not deployed if isinstance(action, plans.DeleteEndpoint) else target in deployed
     versions = model_versions(run.connection, run.config.model)
     if isinstance(action, plans.DeleteModel):
         return len(versions) == 1 and not versions[0].deployed_models
@@ -49,7 +50,7 @@ def _number(run: Execution, action: plans.Action) -> str | None:
 
 def _in_words(run: Execution, action: plans.Action) -> str:
     if isinstance(action, plans.DeleteVersion):
-        return f"version {_number(run, action)} of {action.thing}"
+        return f"version {_number(run, action)} of model {action.model_id}"
     return action.thing
 
 

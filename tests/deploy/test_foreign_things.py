@@ -63,7 +63,7 @@ def test_a_foreign_model_in_service_survives_every_command(
 
 
 def test_adopted_beside_a_foreign_model_and_gone_again(
-    connection: Connection, command: Callable[..., None], capsys: Any
+    connection: Connection, command: Callable[..., None], archive: ArchiveFile, capsys: Any
 ) -> None:
     make_foreign_endpoint(connection)
     theirs = deploy_foreign(connection, "theirs", "marquee")
@@ -76,6 +76,7 @@ def test_adopted_beside_a_foreign_model_and_gone_again(
     assert dict(endpoint_of(connection).traffic_split) == split
     with pytest.raises(MarqueeError, match="nothing to roll back to"):
         command("rollback")
+    command("verify", "--set", f"archive={archive.path}")
     command("deploy", "--traffic", "40")
     assert endpoint_of(connection).traffic_split[theirs] == 60
     command("teardown")
@@ -145,3 +146,19 @@ def test_a_model_that_is_deployed_elsewhere_stays(
     command("teardown")
     assert "left model marquee version 1: it is deployed on elsewhere" in capsys.readouterr().out
     assert len(connection.endpoints.get_endpoint(name=elsewhere).deployed_models) == 1
+
+
+def test_a_failed_deploy_beside_a_foreign_model_without_traffic_is_taken_back(
+    cloud: RehearsalCloud, connection: Connection, command: Callable[..., None], capsys: Any
+) -> None:
+    """A foreign model that nobody is asked of does not come into service because ours failed."""
+    make_foreign_endpoint(connection)
+    theirs = deploy_foreign(connection, "theirs", "marquee")
+    off = {"name": connection.endpoint_name("marquee"), "traffic_split": {}}
+    connection.endpoints.update_endpoint(endpoint=off, update_mask={"paths": ["traffic_split"]})
+    cloud.painter = {"flat": True}
+    with pytest.raises(MarqueeError, match=r"taken back: deployed model \d+, model marquee"):
+        command("deploy", "--adopt")
+    assert [model.id for model in endpoint_of(connection).deployed_models] == [theirs]
+    assert dict(endpoint_of(connection).traffic_split) == {}
+    assert dict(endpoint_of(connection).labels) == {"team": "search"}

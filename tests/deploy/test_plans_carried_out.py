@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from foreign_models import deploy_foreign, make_foreign_endpoint
-from rehearsal_cloud import RehearsalCloud, write_archive
+from rehearsal_cloud import RehearsalCloud
 
 from pipeline.cli import app
-from pipeline.deploy.archive_file import ArchiveFile, read_archive
+from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.flow import deploy
 from pipeline.deploy.roles import without_roles
@@ -27,11 +27,12 @@ CALLS = {
     "deploy deployed": "DeployModel",
     "resize deployed": "MutateDeployedModel",
     "smoke deployed": "RawPredict",
-    "traffic traffic": "UpdateEndpoint",
+    "traffic on": "UpdateEndpoint",
     "default model": "MergeVersionAliases",
     "undeploy deployed": "UndeployModel",
     "delete endpoint": "DeleteEndpoint",
     "delete model": "DeleteModel",
+    "delete version": "DeleteModelVersion",
 }
 
 
@@ -151,13 +152,13 @@ def stage(
     configure: Callable[..., Any],
     archive: ArchiveFile,
     other_archive: ArchiveFile,
+    third_archive: ArchiveFile,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Stage:
     monkeypatch.setenv("MARQUEE_CLOUD", str(cloud.folder.path))
     monkeypatch.chdir(tmp_path)
-    third = read_archive(write_archive(tmp_path / "third.mar", b"third weights"))
-    return Stage(cloud, connection, configure, archive, other_archive, third)
+    return Stage(cloud, connection, configure, archive, other_archive, third_archive)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:

@@ -14,6 +14,8 @@ from pipeline.cli import app
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.flow import deploy
+from pipeline.deploy.labels import PROVED_LABEL
+from pipeline.deploy.roles import without_roles
 from pipeline.deploy.smoke import SmokeFailed, Unknown, Unproven
 from pipeline.deploy.survey import survey
 from pipeline.deploy.traffic import promote
@@ -141,3 +143,25 @@ def test_a_proof_is_of_one_deployed_model_only(
     with pytest.raises(MarqueeError, match=f"one flat colour.*\n.*taken back: deployed model {canary}"):
         deploy(connection, configure(traffic=30), other_archive, QUIET)
     assert state_of(connection, configure()).split == rest
+
+
+def test_an_older_marquees_proof_on_the_version_counts(
+    connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+) -> None:
+    """It noted no roles and one proof per version; the canary it left can be promoted."""
+    first = deploy(connection, configure(), archive, QUIET).deployed_model_id
+    canary = deploy(connection, configure(traffic=30), other_archive, QUIET).deployed_model_id
+    endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name("marquee"))
+    endpoint.labels = without_roles(dict(endpoint.labels))
+    connection.endpoints.update_endpoint(endpoint=endpoint, update_mask={"paths": ["labels"]})
+    with pytest.raises(MarqueeError, match="never proved"):
+        promote(connection, configure(), QUIET)
+    version = connection.models.get_model(name=f"{connection.model_name('marquee')}@2")
+    version.name, version.labels = (
+        f"{connection.model_name('marquee')}@2",
+        {**version.labels, PROVED_LABEL: canary},
+    )
+    connection.models.update_model(model=version, update_mask={"paths": ["labels"]})
+    promote(connection, configure(), QUIET)
+    after = state_of(connection, configure())
+    assert (after.roles.in_service, after.roles.predecessor) == (canary, first)

@@ -12,7 +12,9 @@ from pipeline.deploy.flow import deploy
 from pipeline.deploy.plan import Traffic
 from pipeline.deploy.roles import Roles
 from pipeline.deploy.rollout import set_traffic
+from pipeline.deploy.smoke import Unknown
 from pipeline.deploy.status import status
+from pipeline.deploy.survey import survey
 from pipeline.deploy.teardown import leftovers, teardown
 from pipeline.deploy.traffic import promote, rollback
 from pipeline.deploy.verify import verify
@@ -65,6 +67,41 @@ def test_a_switch_that_broke_off_is_finished_by_the_next_run(
     assert switched(connection, configure()) == [(chosen, 100, "in service")]
     with pytest.raises(MarqueeError, match=r"no canary to promote|nothing to roll back to"):
         command(connection, configure(), QUIET)
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["UploadModel", "DeployModel", "RawPredict", "UpdateEndpoint", "MergeVersionAliases", "UndeployModel"],
+)
+@pytest.mark.parametrize("traffic", [10, 100])
+def test_a_replacement_that_broke_off_is_finished_by_the_next_run(
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure,
+    archive: ArchiveFile,
+    other_archive: ArchiveFile,
+    third_archive: ArchiveFile,
+    call: str,
+    traffic: int,
+) -> None:
+    """v1 in service and v2 canary; v3 takes the place of one of them, with a break at every kind of call."""
+    first = deploy(connection, configure(), archive, QUIET).deployed_model_id
+    deploy(connection, configure(traffic=20), other_archive, QUIET)
+    cloud.fault(f"unavailable,target={call}/*,count={30 if call == 'RawPredict' else 1}")
+    config = configure(traffic=traffic, smoke={"seconds": 1, "percent": 50})
+    if call == "MergeVersionAliases" and traffic < 100:
+        deploy(connection, config, third_archive, QUIET)
+    else:
+        with pytest.raises((Unanswered, Unknown)):
+            deploy(connection, config, third_archive, QUIET)
+    cloud.book.clear()
+    third = deploy(connection, configure(traffic=traffic), third_archive, QUIET).deployed_model_id
+    assert switched(connection, configure()) == (
+        [(first, 0, "predecessor"), (third, 100, "in service")]
+        if traffic == 100
+        else [(first, 90, "in service"), (third, 10, "canary")]
+    )
+    assert len(survey(connection, configure()).versions) == 3
 
 
 @pytest.mark.parametrize("call", ["UndeployModel", "DeleteEndpoint", "DeleteModel"])
