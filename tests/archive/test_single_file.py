@@ -1,4 +1,4 @@
-"""A single-file checkpoint becomes the archive of the diffusers folder it was written from, with no network."""
+"""A single-file checkpoint becomes the archive of the diffusers folder it was written from, offline."""
 
 from __future__ import annotations
 
