@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,10 +117,10 @@ def check_out(out: Path) -> None:
 
 def check_no_input(config: BuildConfig, folder: Path) -> None:
     """Raises MarqueeError where the archive would replace one of the files it is made from."""
-    out = config.out.resolve()
-    inputs = [Path(config.model).resolve(), *([config.config.resolve()] if config.config else [])]
-    inside = out.is_relative_to(folder.resolve()) and out.suffix != ".mar"
-    if out.exists() and (out in inputs or inside):
+    out = Path(os.path.realpath(config.out))
+    inputs = [os.path.realpath(path) for path in (config.model, config.config) if path is not None]
+    inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
+    if out.exists() and (str(out) in inputs or inside):
         raise MarqueeError(
             f"the archive cannot be written to {str(config.out)!r}: it is made from that file",
             cure=f"name another file: --out {DEFAULT_ARCHIVE}",

@@ -53,11 +53,11 @@ def special(tmp_path: Path) -> dict[str, Path]:
 
 def test_out_is_never_anything_but_a_file(special: dict[str, Path]) -> None:
     for kind, path in special.items():
-        before = sorted(os.listdir(path)) if path.is_dir() else []
+        before = sorted(os.listdir(path)) if os.path.isdir(path) else []
         output = said("build", "--out", path)
         assert kind.removeprefix("that ").removeprefix("is ") in output, path
         assert str(path) in output
-        assert (sorted(os.listdir(path)) if path.is_dir() else []) == before
+        assert (sorted(os.listdir(path)) if os.path.isdir(path) else []) == before
     assert Path("/dev/zero").is_char_device()
     assert special["a pipe"].is_fifo()
     assert special["that is a device"].is_symlink()
