@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def repository_root() -> Path:
 def build(config: BuildConfig, progress: Progress) -> Built:
     """Build the archive; raises MarqueeError, and then leaves nothing behind."""
     check_out(config.out)
-    target = find_target(config.container) if config.container else None
+    target = find_target(config.container) if config.container is not None else None
     with _model_folder(config, progress) as folder:
         check_no_input(config, folder)
         packages = package_members(target, WHEEL_CACHE, progress) if target else []
@@ -118,10 +119,10 @@ def check_out(out: Path) -> None:
 
 def check_no_input(config: BuildConfig, folder: Path) -> None:
     """Raises MarqueeError where the archive would replace one of the files it is made from."""
-    out = config.out.resolve()
-    inputs = [Path(config.model).resolve(), *([config.config.resolve()] if config.config else [])]
-    inside = out.is_relative_to(folder.resolve()) and out.suffix != ".mar"
-    if out.exists() and (out in inputs or inside):
+    out = Path(os.path.realpath(config.out))
+    inputs = [os.path.realpath(path) for path in (config.model, config.config) if path is not None]
+    inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
+    if out.exists() and (str(out) in inputs or inside):
         raise MarqueeError(
             f"the archive cannot be written to {str(config.out)!r}: it is made from that file",
             cure=f"name another file: --out {DEFAULT_ARCHIVE}",
@@ -154,9 +155,15 @@ def archive_members(config: BuildConfig, folder: Path, selection: Selection, set
 def _model_folder(config: BuildConfig, progress: Progress) -> Iterator[Path]:
     """The local folder of the model: itself, downloaded, or converted from a single file."""
     path = Path(config.model)
+    is_file = not is_folder(path) and (path.suffix in SINGLE_FILE_SUFFIXES or path.exists())
+    if config.base is not None and not is_file:
+        raise MarqueeError(
+            f"--base {config.base} is for a single-file checkpoint; {config.model} is none",
+            "leave --base out",
+        )
     if is_folder(path):
         yield path
-    elif path.suffix in SINGLE_FILE_SUFFIXES or special_kind(path) or path.exists():
+    elif is_file:
         embedded = repository_root() / EMBEDDED_MODEL
         with converted(path, config.base, embedded, config.out.resolve().parent, progress) as folder:
             yield folder

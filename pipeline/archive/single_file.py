@@ -27,7 +27,7 @@ VAE_PREFIX = "first_stage_model."
 TEXT_PREFIX = "cond_stage_model.transformer."
 NEEDED = (INDEX, "unet/config.json", "vae/config.json", "text_encoder/config.json", SCHEDULER_CONFIG)
 # The token embedding's size tells two architectures of Stable Diffusion 1.x apart.
-TOKENS = f"{TEXT_PREFIX}text_model.embeddings.token_embedding.weight"
+TOKENS = "embeddings.token_embedding.weight"
 PLAIN_REPOSITORY = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
@@ -88,7 +88,7 @@ def read_checkpoint(path: Path) -> TensorFile:
 
 def find_base(checkpoint: Path, tensors: TensorFile, embedded: Path) -> Path:
     """A folder of configurations for this checkpoint on this machine; raises MarqueeError where none fits."""
-    shape = next((tensor.shape for tensor in tensors.tensors if tensor.name == TOKENS), ())
+    shape = next((tensor.shape for tensor in tensors.tensors if tensor.name.endswith(TOKENS)), ())
     for folder in (checkpoint.with_suffix(""), checkpoint.resolve().parent, embedded):
         if (folder / INDEX).is_file() and _tokens_of(folder) == shape:
             return folder

@@ -48,7 +48,7 @@ def build(
     root = steps.repository_root()
     built = steps.build(
         steps.BuildConfig(
-            model=model or str(root / steps.EMBEDDED_MODEL),
+            model=str(root / steps.EMBEDDED_MODEL) if model is None else model,
             out=out or root / steps.DEFAULT_ARCHIVE,
             config=config,
             dtype=dtype,
@@ -65,7 +65,7 @@ def build(
     print(f"archive digest  {built.archive_digest}")
     print(f"weights digest  {built.weights_digest}")
     if built.defaults:
-        written = ", ".join(f"{name} {value}" for name, value in built.defaults.items())
+        written = ", ".join(f"{name} {value}" for name, value in built.defaults.items() if value != "")
         print(f"defaults        {written} (model-config.yaml)")
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,22 +18,20 @@ RESNET = {
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
 }
+ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
 def write_checkpoint(folder: Path, path: Path, dtype: torch.dtype = torch.float32) -> Path:
     """The single-file checkpoint of a saved pipeline whose blocks have ``layers_per_block`` 1 or 2."""
-    import json
-
-    layers = json.loads((folder / "unet/config.json").read_text())["layers_per_block"]
-    blocks = len(json.loads((folder / "unet/config.json").read_text())["block_out_channels"])
+    config = json.loads((folder / "unet/config.json").read_text())
+    layers, blocks = config["layers_per_block"], len(config["block_out_channels"])
     vae_blocks = len(json.loads((folder / "vae/config.json").read_text())["block_out_channels"])
     unet = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
     vae = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
     text = load_file(folder / "text_encoder/model.safetensors")
     content = dict(_renamed(unet, _unet_names(layers, blocks), RESNET, "model.diffusion_model."))
-    content |= dict(
-        _renamed(vae, _vae_names(layers, vae_blocks), {"conv_shortcut": "nin_shortcut"}, "first_stage_model.")
-    )
+    shortcut = {"conv_shortcut": "nin_shortcut"}
+    content |= dict(_renamed(vae, _vae_names(layers, vae_blocks), shortcut, "first_stage_model."))
     prefix = "cond_stage_model.transformer.text_model."
     content |= {prefix + name.removeprefix("text_model."): tensor for name, tensor in text.items()}
     content = {name: tensor.to(dtype).contiguous() for name, tensor in content.items()}
@@ -56,15 +55,8 @@ def _renamed(
         part, _, kind = rest.rpartition(".")
         if ".resnets." in f".{place}" and part in inner:
             rest = f"{inner[part]}.{kind}"
-        for mine, theirs in (
-            ("group_norm", "norm"),
-            ("to_q", "q"),
-            ("to_k", "k"),
-            ("to_v", "v"),
-            ("to_out.0", "proj_out"),
-        ):
-            if places.get(place, "").endswith("attn_1") and part == mine:
-                rest = f"{theirs}.{kind}"
+        if places.get(place, "").endswith("attn_1"):
+            rest = f"{ATTENTION[part]}.{kind}"
         yield prefix + (f"{places[place]}.{rest}" if place else rest), tensor
 
 
