@@ -70,7 +70,7 @@ def make_files(folder: Path) -> dict[str, str]:
         "a YAML of a word": b"soon\n",
         "a YAML of odd keys": b"1: 2\nnull: 3\n[a]: 4\n2026-01-01: 5\n",
         "a YAML of nulls": b"region: null\nsmoke: null\narchive: null\nlabels: null\narguments: null\n",
-        "a YAML of wrong types": b"region: [1]\nsmoke: 5\ntraffic: .nan\nmin_replicas: .inf\nlabels: {a: {b: c}}\n",
+        "a YAML of wrong types": b"region: [1]\nsmoke: 5\ntraffic: .nan\nlabels: {a: {b: c}}\n",
         "a YAML with a bad date": b"region: 2026-13-45\n",
         "a YAML with itself inside": b"labels: &a {b: *a}\n",
         "a YAML with an object": b"region: !!python/object/apply:os.system [exit]\n",
