@@ -36,7 +36,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def read_yaml(path: Path, cure: str | None = None) -> Any:
-    """The value of a file in UTF-8 of at most 1 MiB. Raises MarqueeError; never waits for a pipe or device."""
+    """The value of a file in UTF-8 of at most 1 MiB. Raises MarqueeError; waits for no pipe."""
     try:
         if path.exists() and not path.is_file():
             raise MarqueeError(f"{path} is no file", cure)

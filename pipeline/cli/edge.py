@@ -57,7 +57,8 @@ def _code(app: Callable[..., Any], arguments: Sequence[str]) -> int:
         return _misused(error)
     except Exception as error:  # the one place that catches everything
         if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
-            return _tell(*(_on_its_lines(part, arguments) for part in _circumstance(error)))
+            message, cure = _circumstance(error)
+            return _tell(_on_its_lines(message, arguments), cure)
         return _own_fault(error, arguments)
 
 

@@ -117,9 +117,7 @@ def _fields(index: int | None, given: Any, problems: list[Problem]) -> dict[str,
         try:
             fields[_key(name)] = _plain(value, _MOST_DEPTH)
         except ValueError as error:
-            problems.append(
-                Problem(index, str(name), f"{where}: {str(name)[:80]!r} {error}", _shown(value))
-            )
+            problems.append(Problem(index, str(name), f"{where}: {str(name)[:80]!r} {error}", _shown(value)))
     return fields
 
 

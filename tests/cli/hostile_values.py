@@ -76,6 +76,12 @@ def make_files(folder: Path) -> dict[str, str]:
         "a YAML with an object": b"region: !!python/object/apply:os.system [exit]\n",
         "a YAML with a folder for a file": b"archive: /etc\nsmoke: {expected: /etc}\n",
         "a YAML of calls": b"upload: null\ndeploy: 7\nendpoint: [null]\n",
+        "calls of null": b"deploy: {accelerator_count: null, min_replica_count: null, machine_type: null}\n",
+        "calls of nan": b"deploy: {accelerator_count: .nan}\npredict: {timeout: .nan}\n",
+        "calls of infinity": b"deploy: {min_replica_count: .inf}\nendpoint: {inference_timeout: .inf}\n",
+        "calls of words": b"deploy: {max_replica_count: many}\nendpoint: {inference_timeout: soon}\n",
+        "calls of lists": b"upload: {artifact_uri: [a]}\ndeploy: {accelerator_type: [b]}\narchive: [c]\n",
+        "calls of dates": b"init: {location: 2026-01-01}\npredict: {timeout: 2026-01-01}\n",
         "a ZIP's head": b"PK\x03\x04" + bytes(100),
     }
     for number, content in enumerate(made.values()):
