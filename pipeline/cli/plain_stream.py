@@ -27,7 +27,7 @@ class PlainStream:
         self._gone = False
 
     def write(self, text: str) -> int:
-        if not self._gone:
+        if text and not self._gone:  # click writes "" to see what a stream is, and hides the errors
             with _explained(self):
                 self.raw.write(_encodable(escaped(text), self.raw))
         return len(text)
