@@ -52,12 +52,13 @@ def _code(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, Abort):
         return INTERRUPTED
     except MarqueeError as error:
-        return _tell(str(error), error.cure)
+        return _tell(_on_its_lines(str(error), arguments), _on_its_lines(error.cure or "", arguments))
     except TyperException as error:
         return _misused(error)
     except Exception as error:  # the one place that catches everything
         if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
-            return _tell(*_circumstance(error))
+            message, cure = _circumstance(error)
+            return _tell(_on_its_lines(message, arguments), cure)
         return _own_fault(error, arguments)
 
 
@@ -66,6 +67,15 @@ def _number(code: Any) -> int:
     if isinstance(code, str):
         return _tell(code, None)
     return code if isinstance(code, int) else 0
+
+
+def _on_its_lines(message: str, arguments: Sequence[str]) -> str:
+    """The message, in which a typed line end begins no line: it could pass for one of ours."""
+    for argument in arguments:
+        for typed in (argument, argument.partition("=")[2], argument.partition("=")[0]):
+            if "\n" in typed:
+                message = message.replace(typed, one_line(typed))
+    return message
 
 
 def _tell(message: str, cure: str | None, code: int = FAILED) -> int:

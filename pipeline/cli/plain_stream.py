@@ -27,7 +27,9 @@ class PlainStream:
         self._gone = False
 
     def write(self, text: str) -> int:
-        if not self._gone:
+        if not isinstance(text, str):
+            raise TypeError(f"write() takes a str, not {type(text).__name__}")
+        if text and not self._gone:  # click writes "" to see what a stream is, and hides the errors
             with _explained(self):
                 self.raw.write(_encodable(escaped(text), self.raw))
         return len(text)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from pipeline.errors import MarqueeError
+from pipeline.yaml_text import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from pipeline.deploy.archive_file import ArchiveFile
@@ -72,28 +72,17 @@ class Asked:
                 raise MarqueeError(
                     f"--set {setting[:200]} is no setting", "write KEY=VALUE, such as region=us-central1"
                 )
-            read = _read_value(key, value)
+            read = parse_yaml(value, f"--set {key[:80]}: {value[:200]!r}")
             inner = flags.get(first)
             flags[first] = {**(inner if isinstance(inner, dict) else {}), rest: read} if rest else read
         return flags
 
     def file(self) -> Path | None:
         usual = Path("deploy.yaml")
-        return self.config or (usual if usual.exists() else None)
-
-
-def _read_value(key: str, text: str) -> Any:
-    """A setting's value, which is YAML: a word, a number, [a, list] or {a: mapping}."""
-    try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
-            raise MarqueeError(f"--set {key}: {text[:200]!r} has an alias", "write the value out")
-        return yaml.safe_load(text)
-    # PyYAML raises ValueError for a date that no calendar has, TypeError for a key that cannot be one.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None)
-        reason = problem or ("it is nested too deeply" if isinstance(error, RecursionError) else error)
-        message = f"--set {key}: {text[:200]!r} is no value in YAML: {reason}"
-        raise MarqueeError(message, f"quote a text: --set '{key}=\"...\"'") from error
+        file = self.config or (usual if usual.exists() else None)
+        if file is not None:
+            read_yaml(file, "name the file with --config")  # what is no YAML is named before anything else
+        return file
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -86,13 +87,18 @@ def _look(data: bytes) -> tuple[str, int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise BadAnswer(f"a picture of {width}x{height} came, which is not opened", status=200)
             image.load()
             return (image.format or "").lower(), width, height
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadAnswer("a picture of far too many pixels came, which is not opened", status=200) from error
+    except UnidentifiedImageError as error:
         message = f"{len(data):,} bytes came that are no {', '.join(FORMATS)}: {_begin(data)}"
         raise BadAnswer(message, status=200) from error
     # What Pillow's decoders raise for files that are broken further inside.

@@ -23,14 +23,15 @@ from pipeline.cli import app, edge
 from pipeline.errors import MarqueeError
 
 ROOT = Path(__file__).parents[2]
-LONGEST_SECONDS = 20  # far beyond any of them; a command that waits for ever is a failure, not a hang
+LONGEST_SECONDS = 10  # far beyond any of them; a command that waits for ever is a failure, not a hang
+COMMAND = typer.main.get_command(app)  # made once: it takes longer than most commands
 # They print what they found, as it is their answer, and end with 1.
 REPORTS = (["doctor"], ["inspect"], ["cloud", "status"])
 
 
 def commands() -> Iterator[tuple[list[str], Any]]:
     """Every command below the top one, with the words that name it."""
-    found: list[tuple[list[str], Any]] = [([], typer.main.get_command(app))]
+    found: list[tuple[list[str], Any]] = [([], COMMAND)]
     while found:
         words, command = found.pop(0)
         if inner := getattr(command, "commands", None):
@@ -42,11 +43,25 @@ def commands() -> Iterator[tuple[list[str], Any]]:
 def parameters() -> list[Any]:
     """Each command with one of its parameters."""
     return [
-        pytest.param(words, parameter, id=f"{' '.join(words)} {parameter.opts[0]}")
+        _parameter(words, parameter)
         for words, command in commands()
         for parameter in command.params
         if parameter.name != "help"
     ]
+
+
+# Colleagues mend these; strict, so that the marks go when they have.
+WAITING = {
+    "build --config": "a config of deep YAML, a bad date, a self-reference",
+    "cloud up --fault": "a fault's count=nan",
+    "cloud fault set faults": "a fault's count=nan",
+}
+
+
+def _parameter(words: list[str], parameter: Any) -> Any:
+    name = f"{' '.join(words)} {parameter.opts[0]}"
+    marks = [pytest.mark.xfail(strict=True, reason=WAITING[name])] if name in WAITING else []
+    return pytest.param(words, parameter, id=name, marks=marks)
 
 
 USUAL = {
@@ -119,7 +134,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_mar: Path) -> P
     monkeypatch.setattr("pipeline.serving.torchserve.start", stand_in)
     monkeypatch.setattr("pipeline.serving.demo.run_demo", stand_in)
     monkeypatch.setattr("pipeline.doctor.examine.rehearse", lambda *_: [])
-    monkeypatch.setattr("pipeline.archive.writer.replacing", stand_in)
+    monkeypatch.setattr("pipeline.archive.build.write_archive", stand_in)
     monkeypatch.setattr("pipeline.archive.hub.fetch", stand_in, raising=False)
     return inside
 
@@ -143,15 +158,24 @@ def complaint(words: list[str], code: int, out: str, err: str) -> str | None:
 
 @pytest.mark.parametrize(("words", "parameter"), parameters())
 def test_a_hostile_value_is_one_sentence(
-    words: list[str], parameter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    parameter: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if words == ["build"] and parameter.opts[0] not in ("--model", "--config"):
+        monkeypatch.setattr("pipeline.archive.build.archive_members", lambda *_: [])
     bad = tmp_path / "bad"
     bad.mkdir()
     wrong = {}
-    for name, value in (hostile_values.WORDS | hostile_values.make_files(bad)).items():
+    values = hostile_values.WORDS | hostile_values.make_files(bad)
+    if getattr(parameter, "is_flag", False):  # it takes none
+        values = {"a value": "true", "nothing": ""}
+    for name, value in values.items():
         line = line_of(words, parameter, value)
         with ended_after(LONGEST_SECONDS):
-            code = edge.run(app, line)
+            code = edge.run(COMMAND, line)
         if found := complaint(words, code, *capsys.readouterr()):
             wrong[name] = found
     assert not wrong
