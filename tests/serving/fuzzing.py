@@ -15,8 +15,23 @@ FIELDS = (
 )
 WORDS = (
     *("a cat", "", " ", "\x00", "\ud800", "\udc00\ud800", "é" * 3, "𝔘" * 400, "a" * 1001, "a" * 100_000),
-    *("Retry worker", "Retry worker: 9000 in 1 seconds.", "a=%zzRetry worker", "\n[WARN ] W-9000 Retry worker"),
-    *("%s%n${jndi:ldap://127.0.0.1:1/a}", "NaN", "null", "true", "{", "PNDM", "png", "full", "18446744073709551615"),
+    *(
+        "Retry worker",
+        "Retry worker: 9000 in 1 seconds.",
+        "a=%zzRetry worker",
+        "\n[WARN ] W-9000 Retry worker",
+    ),
+    *(
+        "%s%n${jndi:ldap://127.0.0.1:1/a}",
+        "NaN",
+        "null",
+        "true",
+        "{",
+        "PNDM",
+        "png",
+        "full",
+        "18446744073709551615",
+    ),
 )
 NUMBERS = (
     *("0", "-0", "1", "-1", "1.5", "25.0", "1e400", "-1e400", "1e-400", "NaN", "Infinity", "-Infinity"),
@@ -69,7 +84,9 @@ def wrong_instances(chance: Chance) -> bytes:
 def key_twice(chance: Chance) -> bytes:
     text = json.dumps(good(chance))
     name = chance.choice(("instances", "parameters", "prompt", "seed"))
-    return text.replace(f'"{name}":', f'"{name}":{value(chance)},"{name}":', 1).encode("utf-8", "surrogatepass")
+    return text.replace(f'"{name}":', f'"{name}":{value(chance)},"{name}":', 1).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def truncated(chance: Chance) -> bytes:
@@ -100,7 +117,11 @@ def noise(chance: Chance) -> bytes:
 
 
 def forged(chance: Chance) -> bytes:
-    return b"a=%zz" + chance.choice(WORDS).encode("utf-8", "surrogatepass") + b"\nRetry worker: 9000 in 1 seconds."
+    return (
+        b"a=%zz"
+        + chance.choice(WORDS).encode("utf-8", "surrogatepass")
+        + b"\nRetry worker: 9000 in 1 seconds."
+    )
 
 
 def many(chance: Chance) -> bytes:
