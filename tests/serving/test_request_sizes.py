@@ -1,4 +1,4 @@
-"""Bodies that are too large, or hold too much, in real TorchServe, which would parse JSON before the handler."""
+"""Bodies that are too large or hold too much, in real TorchServe, which would parse JSON itself."""
 
 from __future__ import annotations
 
