@@ -110,7 +110,9 @@ def test_hostile_requests_harm_nobody(running: RunningServer, mode: str, pytestc
 @pytest.mark.parametrize(
     "sent",
     [
-        request(b"no form", "multipart/form-data; boundary=x"),
+        request(
+            b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", "multipart/form-data; boundary=x"
+        ),
         request(b"a=%zz", "application/x-www-form-urlencoded"),
         request(b"{}", target="POST *"),
     ],
