@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 
 Finished = tuple[Ticket, Outcome]
 
+SCHEDULER_FAILED = Failure(
+    500, "scheduler_failed", "The scheduler failed on this picture; the server's log says why."
+)
+
 
 class Engine:
     """Draws jobs step by step; ``plan`` says how many images the device holds."""
@@ -256,9 +260,9 @@ class Engine:
         for image, problem in zip(images, problems):
             image.stalls = 0
             if problem is not None:
-                failure = Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
+                logger.error("a scheduler failed: %s", problem)
                 self._leave(image)
-                self._finish(image.ticket, failure)
+                self._finish(image.ticket, SCHEDULER_FAILED)
 
     def _stall(self, image: LiveImage) -> None:
         """An image that memory has no room for now keeps its latent and tries again at the next step."""

@@ -1,4 +1,4 @@
-"""Diffusers' own schedulers that run out of memory: the step is tried again, from where it began."""
+"""Diffusers' own schedulers that raise: short of memory they are stepped again, else their picture fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from driving import draw, pixels
+from driving import draw, nearly_equal, pixels
 from tiny import make_job
 
-from handler.engine.engine import Engine
+from handler.engine.engine import SCHEDULER_FAILED, Engine
 from handler.engine.memory import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.model import Model
@@ -39,3 +39,23 @@ def test_a_scheduler_without_memory_is_waited_for_and_draws_the_same_pictures(
     monkeypatch.setattr(kind, "step", short)
     for got, want in zip(draw(Engine(model, EngineOptions(), plan), jobs), wanted, strict=True):
         assert torch.equal(pixels(got), pixels(want))
+
+
+def test_a_scheduler_that_raises_fails_its_own_picture_and_tells_the_log_why(
+    model: Model, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [make_job(seed=seed, scheduler="DDIM", num_inference_steps=6) for seed in range(2)]
+    (_, wanted) = draw(Engine(model, EngineOptions(), plan), jobs)
+    calls, step = itertools.count(), diffusers.DDIMScheduler.step
+
+    @functools.wraps(step)
+    def broken(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == 2:
+            raise RuntimeError("mat1 and mat2 cannot be multiplied (injected)")
+        return step(*arguments, **named)
+
+    monkeypatch.setattr(diffusers.DDIMScheduler, "step", broken)
+    failed, drawn = draw(Engine(model, EngineOptions(), plan), jobs)
+    assert failed == SCHEDULER_FAILED
+    assert "mat1" in caplog.text
+    assert nearly_equal(pixels(drawn), pixels(wanted))

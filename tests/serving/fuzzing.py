@@ -14,7 +14,18 @@ FIELDS = (
     *("scheduler", "output_format", "quality", "response", "deadline_seconds", "describe", "data", "drain"),
 )
 WORDS = (
-    *("a cat", "", " ", "\x00", "\ud800", "\udc00\ud800", "é" * 3, "𝔘" * 400, "a" * 1001, "a" * 100_000),
+    *(
+        "a cat",
+        "",
+        " ",
+        "\x00",
+        "\ud800",
+        "\udc00\ud800",
+        "é" * 3,
+        "\U0001d518" * 400,
+        "a" * 1001,
+        "a" * 100_000,
+    ),
     *(
         "Retry worker",
         "Retry worker: 9000 in 1 seconds.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,3 +94,25 @@ def test_requests_one_after_the_other_keep_their_connection(port: int, own: list
             picture = pixels(answer[2])
             assert picture is not None
             assert whose(picture, own) == number
+
+
+def test_a_proxy_that_sends_its_users_requests_over_one_connection(port: int, own: list[Any]) -> None:
+    """It gives each answer to the user whose turn it is, and after one that is none it starts anew."""
+    waiting = list(range(len(STEPS)))
+    rounds = 0
+    while waiting:
+        # Every other time one by one, as a proxy does with a server that closes its connections.
+        sent = waiting[: 1 if rounds % 2 else None]
+        rounds += 1
+        with RawClient(port) as client:
+            with contextlib.suppress(ConnectionError):  # closed while there was more to send
+                for number in sent:
+                    client.send(request(body(number)))
+                    time.sleep(0.02)
+            for number in list(sent):
+                answer = client.answer()
+                picture = pixels(answer[2]) if answer is not None and answer[0] == 200 else None
+                if picture is None:
+                    break
+                assert whose(picture, own) == number
+                waiting.remove(number)
