@@ -135,7 +135,7 @@ def reset(folder: CloudFolder) -> bool:
 
 
 def why_it_ended(log: Path, start: int) -> str:
-    """What a server wrote last, from byte ``start`` of its log on; its own one sentence where there is one."""
+    """What a server wrote last, from byte ``start`` of its log on; its own sentence where there is one."""
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 from google.cloud import storage
 from local_storage import LocalStorage
+from standing_cloud import Standing
 
 from pipeline.cloud.faults import FaultBook
+from pipeline.cloud.options import CloudOptions
+from pipeline.cloud.servers import running_servers
+from pipeline.cloud.state import CloudFolder
 
 
 @pytest.fixture
@@ -21,3 +25,10 @@ def local(tmp_path: Path) -> Iterator[LocalStorage]:
 @pytest.fixture
 def bucket(local: LocalStorage) -> storage.Bucket:
     return local.client.create_bucket("pictures", location="us-central1")
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    folder = CloudFolder(tmp_path_factory.mktemp("standing") / "cloud")
+    with running_servers(folder, CloudOptions()) as running:
+        yield Standing(folder, running)

@@ -1,0 +1,347 @@
+"""Requests that are broken, huge or sly: each gets an answer or a closed connection, and harms nobody."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plain_http import Answer, request, send
+from standing_cloud import LOCATION, Standing
+
+from pipeline.cloud.state import port_of
+
+SERVICES = ("storage", "vertex_rest", "dedicated", "accounts")
+MEDIA = "/upload/storage/v1/b/hostile/o?uploadType=media&name=x"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket(cloud: Standing) -> None:
+    assert cloud.call("storage", "POST", "/storage/v1/b?project=p", {"name": "hostile"}).status == 200
+
+
+@pytest.fixture(autouse=True)
+def unharmed(cloud: Standing, caplog: pytest.LogCaptureFixture) -> Any:
+    """After each test every server still answers, and none met an error that it did not expect."""
+    caplog.set_level(logging.ERROR)
+    yield
+    assert cloud.call("storage", "GET", "/storage/v1/b/hostile").status == 200
+    assert cloud.call("vertex_rest", "GET", f"/v1/{LOCATION}/models").status == 200
+    assert cloud.call("accounts", "GET", "/v1/projects/p").status == 200
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def post(token: str, path: str, headers: str, body: bytes = b"") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\nConnection: close\r\n"
+    return (head + headers + "\r\n").encode("latin-1") + body
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET " + b"/x" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+        b"GET http://a.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"\x80\x00\xff" * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=range(13),
+)
+def test_malformed_http(cloud: Standing, service: str, content: bytes) -> None:
+    answer = send(getattr(cloud.running, service), content, half_close=True)
+    assert answer.status == 0 or 400 <= answer.status < 600
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Length: -1\r\n", b"x"),
+        ("Content-Length: +1\r\n", b"x"),
+        ("Content-Length: 1_0\r\n", b"x" * 10),
+        ("Content-Length: one\r\n", b"x"),
+        ("Content-Length: 1\r\nContent-Length: 2\r\n", b"xx"),
+        ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", b"1\r\nx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: gzip, chunked\r\n", b"1\r\nx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"-5\r\nxxxxx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"zz\r\nx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"1\r\nxxxx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"f" * 5000 + b"\r\nx"),
+        ("Transfer-Encoding: chunked\r\n", b"1;" + b"e" * 5000 + b"\r\nx\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n"),
+    ],
+    ids=range(14),
+)
+def test_bodies_that_do_not_say_where_they_end(
+    cloud: Standing, service: str, headers: str, body: bytes
+) -> None:
+    path = MEDIA if service == "storage" else "/v1/projects/p:testIamPermissions"
+    answer = send(getattr(cloud.running, service), post(cloud.bearer, path, headers, body))
+    assert (answer.status, answer.head.lower().count("connection: close")) == (400, 1)
+    assert cloud.call("storage", "GET", "/storage/v1/b/hostile/o/x").status == 404
+
+
+def test_a_body_that_is_cut_short_leaves_nothing(cloud: Standing) -> None:
+    for headers in ("Content-Length: 99\r\n", "Transfer-Encoding: chunked\r\n"):
+        content = post(cloud.bearer, MEDIA, headers, b"63\r\nabc")
+        assert send(cloud.running.storage, content, half_close=True).status == 0
+    assert cloud.call("storage", "GET", "/storage/v1/b/hostile/o/x").status == 404
+    assert not any((cloud.folder.storage / "uploads").iterdir())
+
+
+def deep(opening: str, closing: str, inner: str = "1") -> bytes:
+    return (opening * 60_000 + inner + closing * 60_000).encode()
+
+
+JSON_CALLS = [
+    ("storage", "POST", "/storage/v1/b?project=p"),
+    ("storage", "PATCH", "/storage/v1/b/hostile"),
+    ("storage", "PUT", "/storage/v1/b/hostile/iam"),
+    ("storage", "POST", "/storage/v1/b/hostile/o/x/compose"),
+    ("storage", "POST", "/upload/storage/v1/b/hostile/o?uploadType=resumable"),
+    ("vertex_rest", "POST", f"/v1/{LOCATION}/endpoints"),
+    ("vertex_rest", "POST", f"/v1/{LOCATION}/models:upload"),
+    ("vertex_rest", "POST", f"/v1/{LOCATION}/endpoints/1:predict"),
+    ("accounts", "POST", "/v1/projects/p:testIamPermissions"),
+]
+
+
+@pytest.mark.parametrize(("service", "method", "path"), JSON_CALLS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        deep("[", "]"),
+        deep('{"name":', "}"),
+        b'{"name": "one", "name": "two"}',
+        b'{"a": {"displayName": "one", "displayName": "two"}}',
+        b'{"name": NaN}',
+        b'{"name": ' + b"9" * 5000 + b"}",
+        b'{"name": 1e999}',
+        b'{"name": "\\ud800"}',
+        b'{"displayName": "\\ud800"}',
+        b"\xff\xfe{",
+        b'"text"',
+        b"null",
+        gzip.compress(bytes(1 << 20)),
+    ],
+    ids=range(13),
+)
+def test_hostile_json(cloud: Standing, service: str, method: str, path: str, body: bytes) -> None:
+    answer = cloud.call(service, method, path, body)
+    assert 400 <= answer.status < 500, answer
+    if b'"one"' in body:
+        assert b"twice" in answer.body
+
+
+def test_json_that_is_too_long_is_refused_before_it_is_held(cloud: Standing) -> None:
+    body = b'{"name": "' + b"x" * (66 << 20) + b'"}'
+    for service, method, path in (JSON_CALLS[0], JSON_CALLS[5], JSON_CALLS[8]):
+        answer = cloud.call(service, method, path, body)
+        assert (answer.status, b"exceeds the limit" in answer.body) == (400, True)
+
+
+SLY = [
+    "..",
+    ".",
+    "../../../../etc/passwd",
+    "..%2f..%2fetc",
+    "a/../../b",
+    "\u0000",
+    "/etc/passwd",
+    "a" * 1025,
+    "\r\nX: y",
+]
+
+
+@pytest.mark.parametrize("name", SLY)
+def test_names_do_not_leave_the_folder(cloud: Standing, name: str, tmp_path: Path) -> None:
+    from urllib.parse import quote
+
+    before = everything_but(cloud)
+    coded = quote(name, safe="")
+    path = f"/upload/storage/v1/b/hostile/o?uploadType=media&name={coded}"
+    made = cloud.call("storage", "POST", path, b"content")
+    assert made.status in (200, 400)
+    answers = [
+        cloud.call("storage", "GET", f"/storage/v1/b/hostile/o/{coded}?alt=media"),
+        cloud.call("storage", "GET", f"/hostile/{coded}"),
+        cloud.call("storage", "GET", f"/hostile/{name if name.isascii() and name.isprintable() else ''}"),
+        cloud.call("storage", "GET", f"/storage/v1/b/{coded}"),
+        cloud.call("storage", "POST", "/storage/v1/b?project=p", {"name": name}),
+    ]
+    assert all(answer.body == b"content" or answer.status >= 400 for answer in answers)
+    assert all(b"root:" not in answer.body for answer in answers)
+    assert "\nX: y" not in "".join(answer.head for answer in answers)
+    cloud.call("storage", "DELETE", f"/storage/v1/b/hostile/o/{coded}")
+    assert everything_but(cloud) == before
+
+
+def everything_but(cloud: Standing) -> set[Path]:
+    """All files near the cloud's folder that are none of its own stores'."""
+    own = (cloud.folder.storage / "blobs", cloud.folder.storage / "uploads", cloud.folder.vertex / "deployed")
+    return {
+        path for path in cloud.folder.path.parent.rglob("*") if not any(part in path.parents for part in own)
+    }
+
+
+@pytest.mark.parametrize(
+    "uri", ["gs://hostile/../../etc", "gs://../..", "gs://", "file:///etc", "/etc", "gs://hostile/%2e%2e"]
+)
+def test_model_artifacts_do_not_leave_the_buckets(cloud: Standing, uri: str) -> None:
+    assert upload_model(cloud, artifactUri=uri).status in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "route",
+    ["@a.example/x", ":80@a.example/", "x", "//a.example/x", "/a b", "/a\r\nX: y", "http://a.example/"],
+)
+def test_routes_stay_on_the_container(cloud: Standing, route: str) -> None:
+    """A replica's address and this text make the URL that predictions are sent to."""
+    for field in ("predictRoute", "healthRoute"):
+        answer = upload_model(cloud, containerSpec={"imageUri": IMAGE, field: route})
+        assert (answer.status, b"oute" in answer.body) == (400, True), answer
+
+
+IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest"
+
+
+def upload_model(cloud: Standing, **fields: Any) -> Answer:
+    path = "/upload/storage/v1/b/hostile/o?uploadType=media&name=good/model.mar"
+    assert cloud.call("storage", "POST", path, b"archive").status == 200
+    model = {
+        "displayName": "m",
+        "artifactUri": "gs://hostile/good",
+        "containerSpec": {"imageUri": IMAGE},
+        **fields,
+    }
+    answer = cloud.call("vertex_rest", "POST", f"/v1/{LOCATION}/models:upload", {"model": model})
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("POST", "/storage/v1/b/hostile/o/x/compose", {"sourceObjects": [{}]}, {}),
+        ("POST", "/storage/v1/b/hostile/o/x/compose", {"sourceObjects": 3}, {}),
+        (
+            "POST",
+            "/storage/v1/b/hostile/o/x/compose",
+            {"sourceObjects": [{"name": "y", "generation": "z"}]},
+            {},
+        ),
+        ("POST", "/storage/v1/b/hostile/o/x/compose", {"sourceObjects": [], "destination": 3}, {}),
+        ("POST", "/storage/v1/b?project=p", {"name": "abc", "versioning": "yes"}, {}),
+        ("POST", "/storage/v1/b?project=p", {"name": {"a": 1}}, {}),
+        ("PATCH", "/storage/v1/b/hostile", {"versioning": 3}, {}),
+        ("GET", "/storage/v1/b/hostile/o?maxResults=%C2%B2", None, {}),
+        ("GET", f"/storage/v1/b/hostile/o?maxResults={'9' * 5000}", None, {}),
+        ("GET", "/storage/v1/b/hostile/o?pageToken=%ff", None, {}),
+        ("GET", "/storage/v1/b/hostile/o?pageToken=a", None, {}),
+        ("GET", "/storage/v1/b/hostile/o/x?generation=%C2%B2", None, {}),
+        ("GET", "/storage/v1/b/hostile/o/x?ifGenerationMatch=%C2%B2", None, {}),
+        ("GET", "/storage/v1/b/hostile/o/x?ifGenerationMatch=--3", None, {}),
+        ("POST", "/storage/v1/b/hostile/o/x/copyTo/b/hostile/o/y?sourceGeneration=z", None, {}),
+        ("PUT", "/hostile/x?uploadId=y&partNumber=%C2%B2", b"x", {}),
+        (
+            "POST",
+            "/upload/storage/v1/b/hostile/o?uploadType=resumable&name=x",
+            {},
+            {"X-Upload-Content-Length": "x"},
+        ),
+        (
+            "POST",
+            "/upload/storage/v1/b/hostile/o?uploadType=multipart",
+            b"x",
+            {"Content-Type": "multipart/related"},
+        ),
+        (
+            "POST",
+            "/upload/storage/v1/b/hostile/o?uploadType=multipart",
+            b"x",
+            {"Content-Type": "multipart/related; boundary=é"},
+        ),
+        (
+            "POST",
+            "/upload/storage/v1/b/hostile/o?uploadType=resumable",
+            {"name": "x", "contentType": "a\r\nX: y"},
+            {},
+        ),
+        ("POST", "/upload/storage/v1/b/hostile/o?uploadType=resumable", {"name": "x", "contentType": {}}, {}),
+        (
+            "POST",
+            "/upload/storage/v1/b/hostile/o?uploadType=resumable",
+            {"name": "x", "contentEncoding": "\u2603"},
+            {},
+        ),
+        ("POST", "/upload/storage/v1/b/hostile/o?uploadType=resumable", {"name": "x", "metadata": 3}, {}),
+        ("POST", "/upload/storage/v1/b/hostile/o?uploadType=resumable", {"name": "x", "crc32c": 3}, {}),
+    ],
+    ids=range(24),
+)
+def test_fields_of_the_wrong_kind(
+    cloud: Standing, method: str, path: str, body: Any, headers: dict[str, str]
+) -> None:
+    answer = cloud.call("storage", method, path, body, **headers)
+    assert 400 <= answer.status < 500, answer
+
+
+def test_ranges_that_are_no_numbers_give_the_whole(cloud: Standing) -> None:
+    assert cloud.call("storage", "POST", MEDIA, b"0123456789").status == 200
+    for text in (f"bytes={'9' * 5000}-", "bytes=a-b", "bytes=--1", "chunks=1-2"):
+        answer = cloud.call("storage", "GET", "/hostile/x", **{"Range": text})
+        assert (answer.status, answer.body) == (200, b"0123456789")
+    assert cloud.call("storage", "DELETE", "/storage/v1/b/hostile/o/x").status == 204
+
+
+@pytest.mark.parametrize("bomb", ["entities", "deep"])
+def test_xml_bombs(cloud: Standing, bomb: str) -> None:
+    lines = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
+    body = f'<!DOCTYPE x [<!ENTITY a0 "lol">{lines}]><x>&a11;</x>' if bomb == "entities" else "<a>" * 200_000
+    assert cloud.call("storage", "POST", "/hostile/x?uploadId=y", body.encode()).status == 400
+
+
+def test_the_proxy_takes_nonsense(cloud: Standing) -> None:
+    for content in (
+        b"\r\n\r\n",
+        b"CONNECT\r\n\r\n",
+        b"CONNECT \xff\xfe:443 HTTP/1.1\r\n\r\n",
+        b"GET http://storage.googleapis.com/ HTTP/1.1\r\nHost: storage.googleapis.com\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://a.example\r\n\r\n",
+        b"CONNECT 127.0.0.1:22 HTTP/1.1\r\n\r\n",
+        b"CONNECT localhost:443 HTTP/1.1\r\n\r\n",
+        b"CONNECT storage.googleapis.com:443@a.example:443 HTTP/1.1\r\n\r\n",
+        b"CONNECT storage.googleapis.com.a.example:443 HTTP/1.1\r\n\r\n",
+        b"CONNECT a.example/storage.googleapis.com:443 HTTP/1.1\r\n\r\n",
+        b"CONNECT storage.googleapis.com:22 HTTP/1.1\r\n\r\n",
+    ):
+        answer = send(cloud.running.proxy, content)
+        length = next(line for line in answer.head.splitlines() if line.startswith("Content-Length"))
+        assert (answer.status, int(length.split()[1])) == (403, len(answer.body)), content
+    for content in (
+        b"x" * 300_000,
+        b"CONNECT storage.googleapis.com:443 HTTP/1.1\r\n\r\nnonsense that is no TLS",
+    ):
+        assert b"HTTP/1.1 2" not in send(cloud.running.proxy, content, half_close=True).body
+
+
+def test_everything_listens_on_loopback_alone(cloud: Standing) -> None:
+    import psutil
+
+    listening = {
+        each.laddr.ip for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    assert port_of(cloud.running.proxy)
