@@ -66,8 +66,13 @@ def start(folder: CloudFolder, options: CloudOptions) -> Running:
             # Another `up` may have been quicker: then that cloud is the answer, and ours has ended.
             return running
         if process.poll() is not None and not folder.is_locked():
-            why = why_it_ended(folder.log, before) or f"exit code {process.returncode}"
-            raise MarqueeError(f"the local cloud ended as it started:\n{why}")
+            why = why_it_ended(folder.log, before) or (
+                f"exit code {process.returncode}, and nothing could be written to {folder.log}: "
+                "is the disk full?"
+            )
+            raise MarqueeError(
+                f"the local cloud ended as it started:\n{why}", cure="the sentence above; or another --state"
+            )
         time.sleep(0.05)
     process.terminate()
     why = why_it_ended(folder.log, before)

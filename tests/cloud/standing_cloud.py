@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from plain_http import Answer, request, send
 
+from pipeline.cloud.credentials import local_credentials
 from pipeline.cloud.state import CloudFolder, Running
 
 LOCATION = "projects/marquee-local/locations/us-central1"
+
+
+@cache
+def bearer(credentials_file: Path) -> str:
+    credentials = local_credentials(credentials_file)
+    credentials.refresh(None)
+    return f"Bearer {credentials.token}"
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,7 @@ class Standing:
 
     @property
     def bearer(self) -> str:
-        from pipeline.cloud.credentials import local_credentials
-
-        credentials = local_credentials(Path(self.running.credentials_file))
-        credentials.refresh(None)
-        return f"Bearer {credentials.token}"
+        return bearer(Path(self.running.credentials_file))
 
     def call(self, service: str, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """An allowed call; a body that is not bytes is sent as JSON."""
