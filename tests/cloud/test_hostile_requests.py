@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from plain_http import Answer, send
 from standing_cloud import LOCATION, Standing
@@ -333,6 +334,28 @@ def test_the_proxy_takes_nonsense(cloud: Standing) -> None:
         b"CONNECT storage.googleapis.com:443 HTTP/1.1\r\n\r\nnonsense that is no TLS",
     ):
         assert b"HTTP/1.1 2" not in send(cloud.running.proxy, content, half_close=True).body
+
+
+def test_grpc_messages_that_are_broken_or_too_large(cloud: Standing) -> None:
+    """A message that is short on the wire and long when unpacked counts as long."""
+    roots = grpc.ssl_channel_credentials(Path(cloud.running.ca_file).read_bytes())
+    large = bytes(65 << 20)
+    with grpc.secure_channel(cloud.running.vertex_grpc, roots) as channel:
+        call = channel.unary_unary("/google.cloud.aiplatform.v1.ModelService/ListModels")
+        wrong = [
+            (b"\xff" * 100, None, grpc.StatusCode.INVALID_ARGUMENT),
+            (large, None, grpc.StatusCode.RESOURCE_EXHAUSTED),
+            (large, grpc.Compression.Gzip, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ]
+        for content, compression, code in wrong:
+            with pytest.raises(grpc.RpcError) as failure:
+                call(
+                    content,
+                    metadata=[("authorization", cloud.bearer)],
+                    compression=compression,
+                    timeout=60,
+                )
+            assert failure.value.code() == code, failure.value.details()
 
 
 def test_everything_listens_on_loopback_alone(cloud: Standing) -> None:
