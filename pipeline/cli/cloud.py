@@ -173,13 +173,17 @@ def clear_faults(name: Annotated[str | None, typer.Argument()] = None, state: St
     """Forget the faults of this name, or all."""
     from pipeline.cloud.faults import FaultBook
 
-    FaultBook(_folder(state).faults).clear(name)
+    book = FaultBook(_folder(state).faults)
+    book.clear(name)
+    print(f"{len(book.all())} set")
 
 
 def _folder(state: Path | None) -> CloudFolder:
     from pipeline.cloud.state import CloudFolder
 
-    return CloudFolder(state)
+    folder = CloudFolder(state)
+    folder.check()
+    return folder
 
 
 def _options(faults: list[str] | None, speed: float, date: datetime | None) -> CloudOptions:

@@ -38,7 +38,7 @@ def read_key(path: Path) -> str:
     try:
         key = str(json.loads(path.read_text())["private_key"])
         Tokens(key)
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise MarqueeError(
             f"{path} is no key file of a local cloud ({type(error).__name__}: {error})",
             cure=f"marquee cloud down, delete {path}, marquee cloud up",

@@ -66,8 +66,13 @@ def start(folder: CloudFolder, options: CloudOptions) -> Running:
             # Another `up` may have been quicker: then that cloud is the answer, and ours has ended.
             return running
         if process.poll() is not None and not folder.is_locked():
-            why = why_it_ended(folder.log, before) or f"exit code {process.returncode}"
-            raise MarqueeError(f"the local cloud ended as it started:\n{why}")
+            why = why_it_ended(folder.log, before) or (
+                f"exit code {process.returncode}, and nothing could be written to {folder.log}: "
+                "is the disk full?"
+            )
+            raise MarqueeError(
+                f"the local cloud ended as it started:\n{why}", cure="the sentence above; or another --state"
+            )
         time.sleep(0.05)
     process.terminate()
     why = why_it_ended(folder.log, before)
@@ -135,7 +140,7 @@ def reset(folder: CloudFolder) -> bool:
 
 
 def why_it_ended(log: Path, start: int) -> str:
-    """What a server wrote last, from byte ``start`` of its log on; its own one sentence where there is one."""
+    """What a server wrote last, from byte ``start`` of its log on; its own sentence where there is one."""
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()

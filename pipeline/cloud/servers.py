@@ -14,6 +14,8 @@ from pipeline.cloud.options import CloudOptions
 from pipeline.cloud.state import PROJECT, CloudFolder, Running, port_of
 from pipeline.errors import MarqueeError
 
+VERTEX_PORTS = ("vertex_rest", "vertex_grpc", "dedicated")
+
 
 @contextlib.contextmanager
 def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Running]:
@@ -44,8 +46,7 @@ def _start(folder: CloudFolder, options: CloudOptions, stack: contextlib.ExitSta
     stack.callback(store.close)
     storage = StorageServer(store, faults, keys.tokens, port("storage"))
     stack.callback(storage.stop)
-    ports = VertexPorts(port("vertex_rest"), port("vertex_grpc"), port("dedicated"))
-    clock = Clock(options.speed, options.date)
+    ports, clock = VertexPorts(*map(port, VERTEX_PORTS)), Clock(options.speed, options.date)
     vertex = start_vertex(store, folder.vertex, keys, faults, clock, ports)
     stack.callback(vertex.stop)
     accounts = AccountsServer(keys, port("accounts"))

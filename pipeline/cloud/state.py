@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -70,6 +71,17 @@ class CloudFolder:
                 "whoever writes there decides what runs here",
                 cure="another --state, or: chmod o-w " + str(self.path),
             )
+
+    def check(self) -> None:
+        """Raises MarqueeError when the path cannot be a folder; one that is not there yet can."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self.unusable(error) from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise self.unusable(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
     def is_made(self) -> bool:
         """Whether a cloud was ever made in this folder."""

@@ -32,7 +32,7 @@ def send(address: str, content: bytes, half_close: bool = False) -> Answer:
                 connection.shutdown(socket.SHUT_WR)
             while block := connection.recv(1 << 16):
                 received += block
-        except (ConnectionResetError, BrokenPipeError):
+        except OSError:  # the server closed it before all was sent
             pass
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(b" ", 2)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
 from google.cloud.aiplatform_v1.types import ListModelsRequest, ListModelsResponse
-from plain_http import Answer, request, send
+from plain_http import Answer, request
+from standing_cloud import LOCATION, Standing
 
-from pipeline.cloud.options import CloudOptions
-from pipeline.cloud.servers import running_servers
-from pipeline.cloud.state import CloudFolder, Running
-
-LOCATION = "projects/marquee-local/locations/us-central1"
 IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest"
 DOMAINS = {
     "storage": "storage.googleapis.com",
@@ -24,32 +18,6 @@ DOMAINS = {
     "dedicated": "1.us-central1-123456789012.prediction.vertexai.goog",
     "accounts": "cloudresourcemanager.googleapis.com",
 }
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A cloud whose servers run in this process."""
-
-    folder: CloudFolder
-    running: Running
-
-    def send(self, service: str, content: bytes) -> Answer:
-        return send(getattr(self.running, service), content)
-
-    @property
-    def bearer(self) -> str:
-        from pipeline.cloud.credentials import local_credentials
-
-        credentials = local_credentials(Path(self.running.credentials_file))
-        credentials.refresh(None)
-        return f"Bearer {credentials.token}"
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
-    folder = CloudFolder(tmp_path_factory.mktemp("access") / "cloud")
-    with running_servers(folder, CloudOptions()) as running:
-        yield Standing(folder, running)
 
 
 def five_posts() -> list[tuple[str, bytes]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 from rehearsal_cloud import RehearsalCloud
@@ -104,9 +102,7 @@ def test_the_client_takes_the_sdks_endpoint(
         api_transport="rest",
         credentials=local_credentials(Path(cloud.running.credentials_file)),
     )
-    context = ssl.create_default_context(cafile=cloud.running.ca_file)
-    with httpx.Client(verify=context, trust_env=False) as web:
-        client = VertexEndpoint.of(aiplatform.Endpoint("marquee"), web)
-        (picture,) = client.predict(["a red circle"])
+    client = VertexEndpoint.of(aiplatform.Endpoint("marquee"), connection.web)
+    (picture,) = client.predict(["a red circle"])
     assert picture.seed == cloud.painters[0].instances[-1]["seed"]
     assert (picture.width, picture.height) == (64, 64)

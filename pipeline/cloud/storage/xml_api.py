@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 from pipeline.cloud.storage.downloads import content_response
 from pipeline.cloud.storage.errors import StorageError
 from pipeline.cloud.storage.exchange import Request, Response, whole_number
+from pipeline.cloud.storage.resources import checked_settings
 from pipeline.cloud.storage.service import Service
 
 MOST_XML_BYTES = 8 << 20  # ten thousand parts take less than one
@@ -95,7 +96,7 @@ def _settings(request: Request) -> dict[str, Any]:
     }
     prefix = "x-goog-meta-"
     metadata = {k[len(prefix) :]: v for k, v in request.headers.items() if k.lower().startswith(prefix)}
-    return {**settings, "metadata": metadata} if metadata else settings
+    return checked_settings({**settings, "metadata": metadata} if metadata else settings)
 
 
 def _xml(root: str, values: dict[str, str]) -> Response:

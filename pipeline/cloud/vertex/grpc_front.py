@@ -8,12 +8,13 @@ from typing import Any
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from pipeline.cloud.token_interceptor import TokenInterceptor
 from pipeline.cloud.tokens import Keys
 from pipeline.cloud.vertex.calls import Call, Handler, RawAnswer, bare
-from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status
+from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, invalid
 from pipeline.cloud.vertex.methods import Method
 from pipeline.cloud.vertex.rest_front import unserved
 
@@ -53,20 +54,24 @@ class GrpcServer:
 
 
 def _serve(method: Method, handler: Handler | None) -> Any:
-    def read(raw: bytes) -> tuple[Any, int]:
-        return method.read(raw), len(raw)
-
-    def answer(request: tuple[Any, int], context: Any) -> Any:
+    def answer(raw: bytes, context: Any) -> Any:
         try:
             if handler is None:
                 raise unserved(method)
-            return _plain(handler(request[0], Call(size=request[1])), context)
+            return _plain(handler(_read(method, raw), Call(size=len(raw))), context)
         except ServiceFailure as failure:
             context.abort_with_status(rpc_status.to_status(failure.status()))
 
     if method.streams:
-        return grpc.unary_stream_rpc_method_handler(_as_stream(answer), read, _write)
-    return grpc.unary_unary_rpc_method_handler(answer, read, _write)
+        return grpc.unary_stream_rpc_method_handler(_as_stream(answer), None, _write)
+    return grpc.unary_unary_rpc_method_handler(answer, None, _write)
+
+
+def _read(method: Method, raw: bytes) -> Any:
+    try:
+        return method.read(raw)
+    except DecodeError as error:
+        raise invalid(f"The request message cannot be read: {error}") from error
 
 
 def _as_stream(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Iterator[Any]]:
