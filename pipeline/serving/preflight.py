@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MarqueeError
+from pipeline.serving.memory import MEBIBYTE, available_memory
 
-MEBIBYTE = 1024 * 1024
 # TorchServe's Java takes about 350 MB under load, a worker with torch and diffusers imported about 420 MB.
 SERVER_BYTES = 800 * MEBIBYTE
 # fp16 weights become fp32 on a CPU.
 MEMORY_PER_WEIGHT_BYTE = 2
 SPARE_DISK_BYTES = 64 * MEBIBYTE
 LONGEST_SOCKET_PATH = 107  # sun_path holds 108 bytes with the closing zero
-SOCKET_NAME = "temp/.ts.sock.9000"
+SOCKET_NAME = "control/management.sock"  # the longest of the names in use
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def check_folder(folder: Path, archive: ArchiveFacts) -> None:
 
 def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> None:
     """There is memory for server and weights; ``available_bytes`` (None: ask the machine) is what is free."""
-    available = _available_memory() if available_bytes is None else available_bytes
+    available = available_memory() if available_bytes is None else available_bytes
     needed = SERVER_BYTES + MEMORY_PER_WEIGHT_BYTE * archive.weight_bytes
     if available < needed:
         raise MarqueeError(
@@ -101,33 +101,6 @@ def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> 
             f"{_mebibytes(available)} are free",
             "end something else, or serve a smaller model",
         )
-
-
-def _available_memory() -> int:
-    import psutil
-
-    machine = int(psutil.virtual_memory().available)  # MemAvailable: page cache counts as free
-    container = unused_memory(Path("/sys/fs/cgroup"))
-    return machine if container is None else min(machine, container)
-
-
-def unused_memory(cgroup: Path) -> int | None:
-    """Bytes left below a cgroup v2's limit, page cache counted as free; None without a limit.
-
-    Files read or written (a model just built) count as used; the kernel drops them when needed.
-    """
-    try:
-        limit, used = (
-            (cgroup / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current")
-        )
-        lines = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    if not limit.strip().isdigit():  # "max"
-        return None
-    numbers = dict(line.split() for line in lines)
-    cache = sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
-    return int(limit) - int(used) + cache
 
 
 def _mebibytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""TorchServe is three processes (launcher, Java, Python worker) in one session of their own."""
+"""TorchServe's processes (launcher, Java, and two for each worker) in one session of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.serving.launch_files import CONTROL, WORKER_PROGRAM
+
 if TYPE_CHECKING:
     import psutil
 
@@ -19,7 +21,8 @@ STOP_SECONDS = 15.0
 
 def start_processes(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log."""
-    command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
+    command = [sys.executable, "-m", "pipeline.serving.launcher", str(folder / CONTROL / WORKER_PROGRAM)]
+    command += ["--start", "--foreground"]
     command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
     with (folder / "logs" / "console.log").open("ab") as console:
