@@ -49,7 +49,7 @@ def _check_given(given: dict[str, int]) -> None:
             raise MarqueeError(
                 f"{flag} {port} is no port", f"take one from 1 to {LARGEST_PORT}, or 0 for any free one"
             )
-    for flag, port in given.items():
+    for port in given.values():
         twice = [other for other in given if given[other] == port]
         if port and len(twice) > 1:
             raise MarqueeError(

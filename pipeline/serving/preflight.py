@@ -6,16 +6,22 @@ import json
 import shutil
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import MarqueeError
+from pipeline.serving.environment import usable_cores
 from pipeline.serving.memory import MEBIBYTE, available_memory
 
 # TorchServe's Java takes about 350 MB under load, a worker with torch and diffusers imported about 420 MB.
-SERVER_BYTES = 800 * MEBIBYTE
+SERVER_BYTES = 380 * MEBIBYTE
+WORKER_BYTES = 420 * MEBIBYTE
 # fp16 weights become fp32 on a CPU.
 MEMORY_PER_WEIGHT_BYTE = 2
+LARGEST_CONFIG = MEBIBYTE
+# Each is a copy of the model with threads of its own.
+MOST_WORKERS = 16
 SPARE_DISK_BYTES = 64 * MEBIBYTE
 LONGEST_SOCKET_PATH = 107  # sun_path holds 108 bytes with the closing zero
 SOCKET_NAME = "control/management.sock"  # the longest of the names in use
@@ -23,11 +29,15 @@ SOCKET_NAME = "control/management.sock"  # the longest of the names in use
 
 @dataclass(frozen=True)
 class ArchiveFacts:
-    """What the checks need to know of an archive; sizes are of the unpacked files, in bytes."""
+    """What the checks need to know of an archive; sizes are of the unpacked files, in bytes.
+
+    ``workers``: how many processes TorchServe starts for it, each with the whole model.
+    """
 
     path: Path
     unpacked_bytes: int
     weight_bytes: int
+    workers: int = 1
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
@@ -40,6 +50,7 @@ def check_archive(mar: Path) -> ArchiveFacts:
             members = archive.infolist()
             # Java stops unpacking at the first wrong checksum and serves nothing: better told here.
             damaged = archive.testzip()
+            settings = _settings(archive, manifest) if damaged is None else {}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise MarqueeError(
             f"{mar} is not a readable archive: {error}", "build it again: marquee build"
@@ -55,7 +66,8 @@ def check_archive(mar: Path) -> ArchiveFacts:
         )
     _check_handler(mar, manifest, {member.filename for member in members})
     weights = sum(member.file_size for member in members if member.filename.endswith(".safetensors"))
-    return ArchiveFacts(mar, sum(member.file_size for member in members), weights)
+    unpacked = sum(member.file_size for member in members)
+    return ArchiveFacts(mar, unpacked, weights, worker_count(settings, mar))
 
 
 def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
@@ -68,6 +80,51 @@ def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:
         raise MarqueeError(
             f"{mar} names the handler {module}, which is not in it", "build it with marquee build"
         )
+
+
+def _settings(archive: zipfile.ZipFile, manifest: object) -> dict[str, object]:
+    """The keys for TorchServe in the archive's model-config.yaml; none where it has no such file."""
+    import yaml
+
+    model = manifest.get("model") if isinstance(manifest, dict) else None
+    name = model.get("configFile") if isinstance(model, dict) else None
+    if not isinstance(name, str) or name not in archive.namelist():
+        return {}
+    size = archive.getinfo(name).file_size
+    if size > LARGEST_CONFIG:
+        raise MarqueeError(
+            f"{archive.filename}: {name} has {size:,} bytes, {LARGEST_CONFIG:,} at most are read",
+            "build it again with a shorter one: marquee build --config",
+        )
+    try:
+        document = yaml.safe_load(archive.read(name))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise MarqueeError(
+            f"{archive.filename}: {name} is not readable YAML: {str(error).splitlines()[0]}",
+            "build it again: marquee build",
+        ) from error
+    return document if isinstance(document, dict) else {}
+
+
+def worker_count(settings: Mapping[str, object], mar: Path, cores: int | None = None) -> int:
+    """The worker processes that TorchServe will start (minWorkers, of which 1 is the usual value).
+
+    Raises MarqueeError where it would start none, fewer than it says, or more than this machine can use;
+    ``cores`` None: ask the machine.
+    """
+    most = max(MOST_WORKERS, 2 * (usable_cores() if cores is None else cores))
+    least, limit = settings.get("minWorkers", 1), settings.get("maxWorkers")
+    cure = (
+        "set minWorkers and maxWorkers in model-config.yaml to 1, on GPUs to their number, and build it again"
+    )
+    for name, value in (("minWorkers", least), ("maxWorkers", limit if limit is not None else 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise MarqueeError(
+                f"{mar} asks for {name}: {value!r}; a whole number from 1 to {most} works", cure
+            )
+    if isinstance(limit, int) and isinstance(least, int) and limit < least:
+        raise MarqueeError(f"{mar} asks for minWorkers: {least} and maxWorkers: {limit}, which is less", cure)
+    return int(str(least))
 
 
 def check_folder(folder: Path, archive: ArchiveFacts) -> None:
@@ -94,12 +151,15 @@ def check_folder(folder: Path, archive: ArchiveFacts) -> None:
 def check_machine(archive: ArchiveFacts, available_bytes: int | None = None) -> None:
     """There is memory for server and weights; ``available_bytes`` (None: ask the machine) is what is free."""
     available = available_memory() if available_bytes is None else available_bytes
-    needed = SERVER_BYTES + MEMORY_PER_WEIGHT_BYTE * archive.weight_bytes
+    worker = WORKER_BYTES + MEMORY_PER_WEIGHT_BYTE * archive.weight_bytes
+    needed = SERVER_BYTES + archive.workers * worker
     if available < needed:
+        more = f" for its {archive.workers} workers" if archive.workers > 1 else ""
         raise MarqueeError(
-            f"serving {archive.path} needs about {_mebibytes(needed)} of memory, "
+            f"serving {archive.path} needs about {_mebibytes(needed)} of memory{more}, "
             f"{_mebibytes(available)} are free",
-            "end something else, or serve a smaller model",
+            "end something else, or serve a smaller model"
+            + (" or one with fewer minWorkers in its model-config.yaml" if more else ""),
         )
 
 

@@ -51,7 +51,7 @@ def _refusal(server: RunningServer) -> MarqueeError:
 
 
 def failure(server: RunningServer, what: str) -> MarqueeError:
-    """What happened, with the cause of the last worker's death, and below it the last lines of that worker."""
+    """What happened, the cause of the last worker's death, and below it the last lines of that worker."""
     ends = server.worker_ends()
     if not ends:
         return MarqueeError("\n".join([what, f"  | {server.log_tail(SHOWN_LINES)}"]))

@@ -47,7 +47,7 @@ class RunningServer:
 
     @property
     def management_url(self) -> str:
-        """Where TorchServe's management API is asked: ``unix:/PATH``, or a loopback address (ask_management)."""
+        """Where TorchServe's management API is asked: ``unix:/PATH`` or a loopback address."""
         return management_address(self.ports, self.folder)
 
     @property

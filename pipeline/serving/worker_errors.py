@@ -19,7 +19,7 @@ TAIL_BYTES = 256 * 1024
 
 
 def death_cause(end: WorkerEnd) -> str:
-    """The error that the worker printed last, "RuntimeError: unet/... is missing"; else its exit code or signal."""
+    """The error that the worker printed last, such as "RuntimeError: ..."; else its exit code or signal."""
     by_itself = not end.stopped and end.code is not None and end.code >= 0
     return (_last_error(end.lines) if by_itself else None) or end.cause
 

@@ -20,8 +20,8 @@ class WorkerEnd:
     """The end of one worker process.
 
     ``code``: its exit code, -n where signal n ended it, None where its monitor process was killed with it.
-    ``stopped``: TorchServe ended it. ``lines``: its last ones. Of a worker that has ``served`` they are from standard error only, because
-    TorchServe writes clients' text to the worker's standard output.
+    ``stopped``: TorchServe ended it. ``lines``: its last ones; of a worker that has ``served`` those from
+    standard error only, because TorchServe writes clients' text to the worker's standard output.
     """
 
     pid: int
