@@ -45,7 +45,7 @@ def choose_ports(options: ServeOptions) -> Ports:
 
 def _check_given(given: dict[str, int]) -> None:
     for flag, port in given.items():
-        if isinstance(port, bool) or not 0 <= port <= LARGEST_PORT:
+        if not 0 <= port <= LARGEST_PORT:
             raise MarqueeError(
                 f"{flag} {port} is no port", f"take one from 1 to {LARGEST_PORT}, or 0 for any free one"
             )

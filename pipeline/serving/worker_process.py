@@ -42,20 +42,20 @@ class LastLines:
     """The worker's last lines from both of its outputs; from standard output only until the first request."""
 
     def __init__(self) -> None:
-        self._lines: deque[bytes] = deque(maxlen=KEPT_LINES)
+        self._lines: deque[tuple[bool, bytes]] = deque(maxlen=KEPT_LINES)
         self.served = False
 
     def hear(self, line: bytes, is_error: bool) -> None:
         """Take in one line."""
         if not is_error and line.startswith(FIRST_REQUEST):
             self.served = True
-            self._lines.clear()
         if is_error or not self.served:
-            self._lines.append(line[:LONGEST_LINE])
+            self._lines.append((is_error, line[:LONGEST_LINE]))
 
     def text(self) -> list[str]:
         """The lines without their ends."""
-        return [line.decode("utf-8", "replace").rstrip("\r\n") for line in list(self._lines)]
+        kept = [line for is_error, line in list(self._lines) if is_error or not self.served]
+        return [line.decode("utf-8", "replace").rstrip("\r\n") for line in kept]
 
 
 def main(socket_path: str, command: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def ask_management(management_url: str, path: str, seconds: float = 10.0) -> htt
     import httpx
 
     unix = management_url.removeprefix(UNIX) if management_url.startswith(UNIX) else None
+    if unix is not None and not Path(unix).exists():
+        raise httpx.ConnectError(f"{unix} is not there yet")
     # Never through a proxy that the environment names: the server is on this machine.
     transport = httpx.HTTPTransport(uds=unix, trust_env=False)
     base = management_url if unix is None else "http://management"

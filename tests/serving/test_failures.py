@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 from calls import DEADLINE_SECONDS, post_together
+from hostile import FORGED, forging, send_marked_prompts
 
 from pipeline.client import Client
 from pipeline.errors import MarqueeError
@@ -97,9 +99,22 @@ def watching(server: RunningServer) -> Iterator[list[str]]:
         watcher.join()
 
 
+@contextmanager
+def no_file_grows(server: RunningServer) -> Iterator[None]:
+    """Whatever Java writes fails, as on a full disk."""
+    (java,) = psutil.Process(server.pid).children()
+    before = java.rlimit(psutil.RLIMIT_FSIZE)
+    java.rlimit(psutil.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        java.rlimit(psutil.RLIMIT_FSIZE, before)
+
+
 def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
     (worker,) = server.worker_state().pids
-    with watching(server) as told:
+    send_marked_prompts(server.ports.inference, f"{FORGED} by a client")
+    with watching(server) as told, no_file_grows(server):
         killer = threading.Thread(target=kill_when_busy, args=(worker,))
         killer.start()
         answers = post_together(server.predict_url, [SLOW] * 6)
@@ -112,8 +127,25 @@ def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer)
             assert client.predict(["a red circle"])[0].width == 64
         assert server.worker_state().pids != (worker,)
         assert eventually(lambda: len(told) == 2)
-    assert told[0].startswith("the worker died")
+    assert told[0].startswith("the worker died (signal 9, SIGKILL, ")
     assert told[1] == "the worker is back"
+
+
+@pytest.mark.torchserve
+def test_an_archive_for_one_step_starts_among_forged_deaths(model_mar: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(model_mar) as archive:
+        settings = yaml.safe_load(archive.read("model-config.yaml"))
+    settings["marquee"]["defaults"] |= {"num_inference_steps": 1}
+    settings["marquee"]["limits"] |= {"max_num_inference_steps": 1, "max_prompt_characters": 4}
+    changes = {"model-config.yaml": yaml.safe_dump(settings).encode()}
+    limited = copy_with(model_mar, tmp_path / "limited.mar", changes)
+    server = launch(limited, ServeOptions(threads=1))
+    try:
+        with forging(server.ports.inference):
+            wait_until_ready(server)
+        assert server.worker_ends() == ()
+    finally:
+        server.stop()
 
 
 @pytest.mark.torchserve

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
 import zipfile
-from dataclasses import astuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,15 @@ import pytest
 from pipeline.errors import MarqueeError
 from pipeline.serving.environment import _environment
 from pipeline.serving.launch_files import config_properties, write_launch_files
+from pipeline.serving.memory import MEBIBYTE, heap_bytes, total_memory, unused_memory
 from pipeline.serving.ports import choose_ports
-from pipeline.serving.preflight import ArchiveFacts, check_archive, check_folder, check_machine, unused_memory
+from pipeline.serving.preflight import (
+    ArchiveFacts,
+    check_archive,
+    check_folder,
+    check_machine,
+    worker_count,
+)
 from pipeline.serving.settings import Ports, ServeOptions
 
 PORTS = Ports(1, 2, 3, 4, 5)
@@ -32,17 +42,74 @@ def manifest(handler: str) -> bytes:
     return json.dumps({"model": {"modelName": "model", "handler": handler}}).encode()
 
 
-def test_five_free_ports_that_differ() -> None:
-    ports = astuple(choose_ports(ServeOptions()))
-    assert len(set(ports)) == 5
+def test_free_ports_that_differ() -> None:
+    chosen = choose_ports(ServeOptions(management_port=0))
+    assert chosen.management is None  # a Unix socket instead
+    ports = {chosen.inference, chosen.metrics, chosen.grpc_inference, chosen.grpc_management}
+    assert len(ports) == 4
     assert min(ports) > 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--port", "--management-port"),
+        ("--port", "--metrics-port"),
+        ("--management-port", "--metrics-port"),
+    ],
+)
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0", "127.0.0.2"])
+def test_one_port_for_two_servers_is_refused(one: str, other: str, bind: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ServeOptions(bind_address=bind, **{field_of(flag): port for flag in (one, other)})
+    with pytest.raises(MarqueeError, match=rf"^{one} and {other} are both {port}; every port") as caught:
+        choose_ports(options)
+    assert other in str(caught.value.cure)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**9])
+@pytest.mark.parametrize("flag", ["--port", "--management-port", "--metrics-port"])
+def test_what_is_no_port_is_refused(flag: str, port: int) -> None:
+    with pytest.raises(MarqueeError, match=f"^{flag} {port} is no port") as caught:
+        choose_ports(ServeOptions(**{field_of(flag): port}))
+    assert "from 1 to 65535" in str(caught.value.cure)
+
+
+def test_a_privileged_port_is_refused_by_its_flag() -> None:
+    code = (
+        "import os, sys; from pipeline.serving.ports import choose_ports;"
+        "from pipeline.serving.settings import ServeOptions;"
+        "os.setuid(65534) if os.getuid() == 0 else None\n"
+        "try: choose_ports(ServeOptions(port=80))\n"
+        "except Exception as error: print(error, '|', error.cure)"
+    )
+    least = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    if least <= 80:
+        pytest.skip(f"anybody may listen on ports from {least} here")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "--port 80 needs rights this user has not | take one above 1023: --port 8080\n"
+
+
+def test_nobody_can_connect_to_the_grpc_servers() -> None:
+    chosen = choose_ports(ServeOptions())
+    with socket.socket() as listener:
+        listener.bind((chosen.grpc_address, chosen.grpc_management))
+        listener.listen()
+        for address in ("127.0.0.1", chosen.grpc_address):
+            with socket.socket() as caller:
+                assert caller.connect_ex((address, chosen.grpc_management)) != 0
+
+
+def field_of(flag: str) -> str:
+    return flag.strip("-").replace("-", "_")
 
 
 @pytest.mark.parametrize("flag", ["--port", "--management-port", "--metrics-port"])
 def test_a_taken_port_is_named_with_its_holder(flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        options = ServeOptions(**{flag.strip("-").replace("-", "_"): port})
+        options = ServeOptions(**{field_of(flag): port})
         with pytest.raises(MarqueeError, match=rf"port {port} .* taken by process {os.getpid()}") as caught:
             choose_ports(options)
     assert flag in str(caught.value.cure)
@@ -67,6 +134,10 @@ def test_the_configuration_is_private_and_quiet(tmp_path: Path) -> None:
     properties = dict(line.split("=", 1) for line in text.splitlines())
     assert properties["inference_address"] == "http://0.0.0.0:1"
     assert properties["management_address"] == "http://127.0.0.1:2"
+    closed = config_properties(ServeOptions(), replace(PORTS, management=None), tmp_path)
+    assert f"\nmanagement_address=unix:{tmp_path}/control/management.sock\n" in closed
+    assert (properties["allowed_urls"], properties["workflow_store"]) == ("none", "/dev/null")
+    assert re.search(r" -Xmx\d+m$", properties["vmargs"])
     assert properties["disable_token_authorization"] == "true"
     assert properties["service_envelope"] == "json"
     assert properties["load_models"] == "model=model.mar"
@@ -168,3 +239,52 @@ def test_page_cache_counts_as_free_in_a_container(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert unused_memory(tmp_path) is None
     assert unused_memory(tmp_path / "no cgroup v2") is None
+
+
+@pytest.mark.parametrize(
+    ("total", "heap"), [(2**30, 384), (8 * 2**30, 512), (24 * 2**30, 1536), (64 * 2**30, 2048)]
+)
+def test_javas_heap_is_a_share_of_the_memory(total: int, heap: int) -> None:
+    assert heap_bytes(total) == heap * MEBIBYTE
+
+
+def test_a_containers_limit_is_its_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert total_memory(tmp_path) == 1_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert total_memory(tmp_path) == total_memory(tmp_path / "no cgroup v2") > 2**28
+
+
+def with_settings(path: Path, settings: str) -> Path:
+    named = json.dumps({"model": {"handler": "h.py", "configFile": "model-config.yaml"}}).encode()
+    members = {"MAR-INF/MANIFEST.json": named, "h.py": b"", "model-config.yaml": settings.encode()}
+    return write_mar(path / "m.mar", members)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("minWorkers: 1000\nmaxWorkers: 1000", "asks for minWorkers: 1000; a whole number from 1 to"),
+        ("minWorkers: 0", "minWorkers: 0;"),
+        ("minWorkers: -1", "minWorkers: -1;"),
+        ("minWorkers: yes", "minWorkers: True;"),
+        ("minWorkers: many", "minWorkers: 'many';"),
+        ("maxWorkers: 1000", "maxWorkers: 1000;"),
+        ("minWorkers: 2\nmaxWorkers: 1", "minWorkers: 2 and maxWorkers: 1, which is less"),
+        ("minWorkers: [", "is not readable YAML"),
+        ("#" * 2**21, "has 2,097,152 bytes, 1,048,576 at most"),
+    ],
+)
+def test_workers_that_this_machine_cannot_have_are_refused(tmp_path: Path, settings: str, words: str) -> None:
+    with pytest.raises(MarqueeError, match=re.escape(words)) as caught:
+        check_archive(with_settings(tmp_path, settings))
+    assert caught.value.cure
+
+
+def test_every_worker_needs_memory_of_its_own(tmp_path: Path) -> None:
+    two = check_archive(with_settings(tmp_path, "minWorkers: 2\nmaxWorkers: 2"))
+    assert two.workers == 2
+    check_machine(two, available_bytes=2**31)
+    with pytest.raises(MarqueeError, match=r"needs about 1,220 MiB of memory for its 2 workers"):
+        check_machine(two, available_bytes=2**30)
+    assert worker_count({"minWorkers": 40, "maxWorkers": 40}, tmp_path, cores=32) == 40

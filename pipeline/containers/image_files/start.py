@@ -81,7 +81,7 @@ def config_properties(port: str, store: Path, control: Path) -> str:
 
 
 def other_ports(port: str) -> list[int]:
-    """The ports of metrics and of the two gRPC servers, none of them ``port``; ends the process for no port."""
+    """The ports of metrics and of the two gRPC servers, none of them ``port``; ends the process."""
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= LARGEST_PORT):
         sys.exit(f"AIP_HTTP_PORT is {port!r}: it must be a port from 1 to {LARGEST_PORT}")
     return [other for other in OTHER_PORTS if other != int(port)][:3]
