@@ -21,7 +21,8 @@ TAIL_BYTES = 256 * 1024
 def death_cause(end: WorkerEnd) -> str:
     """The error that the worker printed last, such as "RuntimeError: ..."; else its exit code or signal."""
     by_itself = not end.stopped and end.code is not None and end.code >= 0
-    return (_last_error(end.lines) if by_itself else None) or end.cause
+    # TorchServe ends a worker whose load failed before it has ended itself: its error comes first.
+    return (_last_error(end.lines) if by_itself or not end.served else None) or end.cause
 
 
 def _last_error(lines: Sequence[str]) -> str | None:

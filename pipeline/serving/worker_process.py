@@ -25,7 +25,7 @@ import threading
 from collections import deque
 from typing import IO
 
-KEPT_LINES = 60
+KEPT_LINES = 300
 LONGEST_LINE = 2000
 READ_BYTES = 65536
 # TorchServe's worker prints this before it reads a request (ts/protocol/otf_message_handler.py). What comes
@@ -33,7 +33,8 @@ READ_BYTES = 65536
 FIRST_REQUEST = b"Backend received inference at"
 # A child of the worker may hold the pipes open after the worker has ended.
 LAST_LINES_SECONDS = 1.0
-OWN_END_SECONDS = 0.3
+# A worker whose load failed closes its connection first and then takes a while to unload torch.
+OWN_END_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
 STDOUT, STDERR = 1, 2
 

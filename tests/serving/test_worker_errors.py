@@ -43,6 +43,8 @@ def test_a_signal_is_the_cause_whatever_was_printed_before() -> None:
 def test_a_worker_that_torchserve_ended_is_told_from_a_killed_one() -> None:
     assert "responseTimeout" in death_cause(WorkerEnd(7, -9, stopped=True))
     assert "together with" in death_cause(WorkerEnd(7, None))
+    failed = WorkerEnd(7, -9, stopped=True, lines=("ValueError: no weights", *END))
+    assert death_cause(failed) == "ValueError: no weights"
 
 
 def test_the_logs_are_shown_by_name_and_may_be_missing(tmp_path: Path) -> None:
