@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 import zlib
@@ -136,10 +137,16 @@ def check_folder(folder: Path, archive: ArchiveFacts) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
+        mounted = os.statvfs(folder).f_flag
     except OSError as error:
         raise MarqueeError(
             f"the work folder cannot be used: {error}", "name another, or set TMPDIR"
         ) from error
+    if mounted & os.ST_NOEXEC:  # Java loads the library for its Unix sockets from there
+        raise MarqueeError(
+            f"nothing may be executed in the work folder {folder}: its disk is mounted noexec",
+            "name another, or set TMPDIR to one on another disk",
+        )
     needed = archive.unpacked_bytes + SPARE_DISK_BYTES
     if free < needed:
         raise MarqueeError(

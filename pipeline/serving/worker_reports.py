@@ -82,7 +82,7 @@ class _Connection(socketserver.StreamRequestHandler):
         ended = self._message()  # waits as long as the worker lives
         if "pid" in born:
             ended["lines"] = tuple(ended.get("lines", ()))
-            self.server.ends.append(WorkerEnd(**{"served": True, **born, **ended}))
+            self.server.ends.append(WorkerEnd(**{"code": None, "served": True, **born, **ended}))
 
     def _message(self) -> dict[str, Any]:
         message: dict[str, Any] = {}

@@ -104,7 +104,7 @@ def test_every_port_of_the_image_differs(start: dict[str, Any], port: str) -> No
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "-1", "http", "8080 ", "²"])
 def test_a_port_that_is_none_ends_the_start(start: dict[str, Any], port: str) -> None:
-    with pytest.raises(SystemExit, match="AIP_HTTP_PORT is .* must be a port from 1 to 65535"):
+    with pytest.raises(SystemExit, match=r"AIP_HTTP_PORT is .* must be a port from 1 to 65535"):
         start["other_ports"](port)
 
 

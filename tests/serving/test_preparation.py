@@ -219,6 +219,14 @@ def test_too_little_disk_is_named_with_both_sizes(tmp_path: Path) -> None:
         check_folder(tmp_path, huge)
 
 
+def test_a_folder_that_executes_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+    noexec = os.statvfs_result((*real[:8], real.f_flag | os.ST_NOEXEC, real.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _: noexec)  # mounting one needs root
+    with pytest.raises(MarqueeError, match="mounted noexec"):
+        check_folder(tmp_path, ArchiveFacts(tmp_path, 0, 0))
+
+
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MarqueeError, match="too long for a Unix socket"):
         check_folder(tmp_path / ("x" * 100), ArchiveFacts(tmp_path, 0, 0))

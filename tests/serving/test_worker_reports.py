@@ -100,6 +100,19 @@ def test_a_worker_ends_with_the_process_that_torchserve_knows(reports: WorkerRep
     assert not worker.is_running()
 
 
+def test_a_worker_whose_monitor_is_killed_ends_and_is_reported(
+    reports: WorkerReports, tmp_path: Path
+) -> None:
+    front = start(tmp_path, "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)")
+    assert front.stdout is not None
+    monitor, worker = (psutil.Process(int(word)) for word in front.stdout.readline().split())
+    monitor.kill()
+    front.communicate()
+    assert front.returncode == 1
+    assert the_end(reports) == WorkerEnd(worker.pid, None, served=True)
+    assert eventually(lambda: not worker.is_running())
+
+
 def test_a_full_disk_hides_no_death(reports: WorkerReports, tmp_path: Path) -> None:
     def no_file_may_grow() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
