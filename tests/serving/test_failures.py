@@ -136,7 +136,7 @@ def test_an_archive_for_one_step_starts_among_forged_deaths(model_mar: Path, tmp
     with zipfile.ZipFile(model_mar) as archive:
         settings = yaml.safe_load(archive.read("model-config.yaml"))
     settings["marquee"]["defaults"] |= {"num_inference_steps": 1}
-    settings["marquee"]["limits"] |= {"max_num_inference_steps": 1, "max_prompt_characters": 4}
+    settings["marquee"]["limits"] |= {"max_num_inference_steps": 1}
     changes = {"model-config.yaml": yaml.safe_dump(settings).encode()}
     limited = copy_with(model_mar, tmp_path / "limited.mar", changes)
     server = launch(limited, ServeOptions(threads=1))

@@ -12,6 +12,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pipeline.errors import MarqueeError
@@ -26,6 +27,7 @@ from pipeline.serving.preflight import (
     check_machine,
     worker_count,
 )
+from pipeline.serving.readiness import warm_up_instance
 from pipeline.serving.settings import Ports, ServeOptions
 
 PORTS = Ports(1, 2, 3, 4, 5)
@@ -296,3 +298,25 @@ def test_every_worker_needs_memory_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(MarqueeError, match=r"needs about 1,220 MiB of memory for its 2 workers"):
         check_machine(two, available_bytes=2**30)
     assert worker_count({"minWorkers": 40, "maxWorkers": 40}, tmp_path, cores=32) == 40
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "steps"),
+    [
+        (
+            {"predictions": [{"limits": {"max_num_inference_steps": 1, "max_prompt_characters": 4}}]},
+            "warm",
+            1,
+        ),
+        (
+            {"predictions": [{"limits": {"max_num_inference_steps": 9, "max_prompt_characters": 9}}]},
+            "warm up",
+            2,
+        ),
+        ({"predictions": ["an archive that does not describe itself"]}, "warm up", 2),
+        (["no JSON object"], "warm up", 2),
+    ],
+)
+def test_the_warm_up_stays_within_the_archives_limits(answer: object, prompt: str, steps: int) -> None:
+    instance = warm_up_instance(httpx.Response(200, json=answer))
+    assert (instance["prompt"], instance["num_inference_steps"]) == (prompt, steps)
