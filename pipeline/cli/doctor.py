@@ -57,12 +57,14 @@ def doctor(
 ) -> None:
     """Name beforehand what would fail, each with its cure. Exit code 1 when there is a problem."""
     from pipeline.doctor.examine import examine, rehearse
+    from pipeline.doctor.management import check_running_management
 
     asked = Asked(config, cloud, profile, settings or (), archive=archive)
     today = on.date() if on else date.today()
     findings, subject = _subject(asked, arguments, torchserve, today)
     if subject is not None:
         findings += examine(subject, today)
+        findings += check_running_management()
         findings += _cloud_findings(asked, subject, quiet=json)
         findings += rehearse(subject) if serve else []
     _show(findings, json)

@@ -41,7 +41,10 @@ def serve(
         Path | None, typer.Option(help="The archive; model_artifacts/model.mar if not given.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
-    management_port: Annotated[int, typer.Option(min=0, max=65535, help="TorchServe's own API.")] = 0,
+    management_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Opens TorchServe's management API; 0: a private socket file."),
+    ] = 0,
     bind: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 shows it to the network.")
     ] = "127.0.0.1",

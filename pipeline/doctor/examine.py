@@ -13,6 +13,7 @@ from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_archive
 from pipeline.doctor.findings import Finding, fine, name_it
 from pipeline.doctor.machine import check_machine
+from pipeline.doctor.management import check_management
 from pipeline.doctor.offline import check_hardware, check_image, check_payload, check_place, check_properties
 from pipeline.doctor.online import check_cloud
 from pipeline.doctor.subject import Subject
@@ -28,6 +29,7 @@ def examine(subject: Subject, today: date) -> list[Finding]:
         *check_hardware(subject, today),
         *check_payload(subject),
         *check_properties(subject),
+        *check_management(subject),
         *check_machine(Path(tempfile.gettempdir())),
         fine(
             "rehearsal", f"a local deploy is {rehearsed_in(target_of(subject.image_uri, subject.container))}"

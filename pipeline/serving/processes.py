@@ -1,4 +1,4 @@
-"""TorchServe is three processes (launcher, Java, Python worker) in one session of their own."""
+"""TorchServe's processes (launcher, Java, and two for each worker) in one session of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.serving.launch_files import CONTROL, WORKER_PROGRAM
 
 if TYPE_CHECKING:
     import psutil
@@ -25,10 +27,11 @@ def start_processes(
 
     Another ``python`` than this one does not have this package, so it gets a copy of the launcher.
     """
-    command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
+    command = [sys.executable, "-m", "pipeline.serving.launcher"]
     if python is not None:
         copy = shutil.copy(Path(__file__).with_name("launcher.py"), folder / "temp")
-        command = [str(python), str(copy), "--start", "--foreground"]
+        command = [str(python), str(copy)]
+    command += [str(folder / CONTROL / WORKER_PROGRAM), "--start", "--foreground"]
     command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
     with (folder / "logs" / "console.log").open("ab") as console:

@@ -13,11 +13,17 @@ refusal has no words."""
 MAX_RESPONSE_BYTES = 67_108_864
 """Room for archives that raise max_response_bytes above TorchServe's stock limit."""
 
+LOOPBACK = "127.0.0.1"
+# The loopback network's broadcast address: see ports.grpc_address.
+UNREACHABLE = "127.255.255.255"
+
 
 @dataclass(frozen=True)
 class ServeOptions:
     """How to run one TorchServe. Ports: 0 takes a free one.
 
+    ``management_port`` 0 opens no port: TorchServe's management API, which has no password, then listens on
+    a Unix socket in the server's private folder, for this user alone.
     ``service_envelope`` is "json" (what Vertex's prebuilt container is believed to use), "body" or None.
     ``threads`` is the worker's OMP_NUM_THREADS, None means all cores this process may use.
     ``environment`` is added to the curated environment of the server (the AIP_* variables of a replica).
@@ -48,10 +54,14 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class Ports:
-    """The five sockets TorchServe binds; it has no switch for gRPC, so its two are always taken as well."""
+    """The sockets TorchServe binds; ``management`` is None where it has a Unix socket instead.
+
+    TorchServe has no switch for gRPC, so its two are always taken as well.
+    """
 
     inference: int
-    management: int
+    management: int | None
     metrics: int
     grpc_inference: int
     grpc_management: int
+    grpc_address: str = LOOPBACK

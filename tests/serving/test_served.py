@@ -18,6 +18,7 @@ from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
+from pipeline.serving.worker_state import ask_management
 
 ROOT = Path(__file__).parents[2]
 SECRET_PROMPT = "a xylophone nobody else would ask for"
@@ -78,12 +79,9 @@ def test_a_request_that_went_well_leaves_no_line(server: RunningServer) -> None:
 def test_the_server_describes_itself_to_torchserve_and_to_a_client(
     server: RunningServer, client: Client
 ) -> None:
-    import httpx
-
     described = client.describe()
     assert len(described["weights_digest"]) == 64
-    url = f"{server.management_url}/models/model?customized=true"
-    (version,) = httpx.get(url, timeout=60).json()
+    (version,) = ask_management(server.management_url, "/models/model?customized=true", 60).json()
     assert version["customizedMetadata"]["weights_digest"] == described["weights_digest"]
 
 
