@@ -105,7 +105,8 @@ def _circumstance(error: OSError) -> tuple[str, str]:
 
 
 def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
-    kind = type(error).__name__
+    message = _without_secrets(str(error), arguments)
+    kind = type(error).__name__ + (f": {message}" if message else "")
     log = _write_log(_trace(error, arguments))
     cure = f"report it with {log}" if log else "report it; the traceback could not be written to a file"
     return _tell(f"this is a fault of marquee's own ({kind})", cure, OUR_FAULT)

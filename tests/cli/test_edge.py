@@ -91,7 +91,8 @@ def test_a_fault_of_our_own_is_one_sentence_and_a_private_log(
     out, err = capsys.readouterr()
     assert out == ""
     found = re.fullmatch(
-        r"error: this is a fault of marquee's own \(KeyError\)\n  cure: report it with (.+)\n", err
+        r"error: this is a fault of marquee's own \(KeyError: '<argument>'\)\n  cure: report it with (.+)\n",
+        err,
     )
     assert found
     log = Path(found[1])
