@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import hostile
 import httpx
 import pytest
 

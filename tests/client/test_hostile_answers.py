@@ -6,7 +6,6 @@ import tracemalloc
 import unicodedata
 from pathlib import Path
 
-import hostile
 import pytest
 
 from pipeline.cli import app, edge
