@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import hostile_server
 import httpx
 import pytest
 

@@ -6,6 +6,7 @@ import tracemalloc
 import unicodedata
 from pathlib import Path
 
+import hostile_server
 import pytest
 
 from pipeline.cli import app, edge
