@@ -62,6 +62,7 @@ def rehearse(
     from pipeline.containers.twin import TORCHSERVE_VERSIONS, prepare_twin
 
     versions = tuple(torchserve or TORCHSERVE_VERSIONS)
+    steps.check(model, versions, report)
     twin = prepare_twin(python, versions, LiveProgress())
     built, found = steps.rehearse(model or repository_root() / EMBEDDED_MODEL, versions, twin)
     table = steps.report(built, found, twin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive.build import BuildConfig, Built, build
+from pipeline.archive.regular import is_folder, special_kind
 from pipeline.containers.twin import Twin, start_torchserve
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
@@ -44,6 +46,19 @@ class Rehearsal:
     @property
     def is_right(self) -> bool:
         return not self.problem and self.mean_difference <= LARGEST_MEAN_DIFFERENCE
+
+
+def check(model: Path | None, versions: tuple[str, ...], page: Path | None) -> None:
+    """Raises MarqueeError for a value that cannot work, before gigabytes are downloaded."""
+    if model is not None and not is_folder(model):
+        raise MarqueeError(f"--model {str(model)!r} is no folder", "name a diffusers folder")
+    for version in versions:
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){2}", version, re.ASCII):
+            raise MarqueeError(
+                f"--torchserve {version[:100]!r} is no version", "name one such as 0.12.0, digits and dots"
+            )
+    if page is not None and (special_kind(page) or not is_folder(page.parent)):
+        raise MarqueeError(f"--report {str(page)!r} is no file that can be written", "name a Markdown file")
 
 
 def rehearse(model: Path, versions: tuple[str, ...], twin: Twin) -> tuple[Built, list[Rehearsal]]:
