@@ -21,10 +21,10 @@ from benchmarks.sd15 import write_random_sd15
 from benchmarks.stalls import unstalled
 
 if TYPE_CHECKING:
+    from handler.contract.job import Job
+    from handler.contract.settings import Settings
     from handler.engine.engine import Engine
-    from handler.job import Job
-    from handler.model import Model
-    from handler.settings import Settings
+    from handler.model.load import Model
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Setti
     """The engine as the handler starts it on an unpacked archive."""
     import torch
 
-    from handler.device import cores, set_threads
-    from handler.engine.compiled import with_compiled_unet
-    from handler.engine.gpu import tune_for_gpu
+    from handler.contract.settings import load_settings
+    from handler.engine.accelerate.compiled import with_compiled_unet
+    from handler.engine.accelerate.gpu import tune_for_gpu
     from handler.engine.profile import choose_profile
     from handler.engine.start import start_engine
-    from handler.model import load_model
-    from handler.settings import load_settings
+    from handler.model.device import cores, set_threads
+    from handler.model.load import load_model
 
     settings = load_settings(root / "model-config.yaml")
     # As in a worker that has just started: an engine made before in this process may have left one thread.
@@ -149,7 +149,7 @@ def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Setti
 
 def jobs(scale: Scale, count: int, settings: Settings) -> list[Job]:
     """``count`` jobs with their own prompts and seeds."""
-    from handler.job import Job
+    from handler.contract.job import Job
 
     bodies = traffic.equal(scale.num_inference_steps)
     asks = [next(bodies)["instances"][0] for _ in range(count)]
@@ -219,7 +219,7 @@ def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Set
     count = 2 * scale.live
 
     def in_process(_: int) -> float:
-        from handler.encode import encode
+        from handler.contract.encode import encode
 
         started = time.perf_counter()
         with ThreadPoolExecutor(2) as pool:
@@ -264,7 +264,7 @@ def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
     """M7: the compile part of a cold start, compiling on the spot against loading the shipped code."""
 
     def shipped() -> float:
-        from handler.engine.compiled import CompiledUNet, with_compiled_unet
+        from handler.engine.accelerate.compiled import CompiledUNet, with_compiled_unet
 
         started = time.perf_counter()
         loaded = with_compiled_unet(model, built.root)

@@ -19,11 +19,11 @@ import psutil
 import yaml
 
 from benchmarks import core, load, traffic
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations
+from handler.contract.job import Job
+from handler.doors.torchserve.continuous import Arrival, Iterations
+from handler.doors.torchserve.request_book import Carrier
 from handler.engine.metrics import EngineMetrics
 from handler.engine.watchdog import Watchdog
-from handler.job import Job
 from pipeline.archive.build import BuildConfig, build
 from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer

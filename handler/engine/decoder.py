@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from handler.engine.elastic import BROKEN, Elastic
-from handler.engine.lanes import Lanes
+from handler.contract.job import Failure
+from handler.engine.accelerate.lanes import Lanes
+from handler.engine.memory.elastic import BROKEN, Elastic
 from handler.engine.ticket import Size, Ticket
-from handler.job import Failure
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from handler.engine.ticket import LiveImage, Size
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 class Denoiser:

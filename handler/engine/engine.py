@@ -16,27 +16,27 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Callable
 
+from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.decoder import NO_MEMORY, start_decoding
 from handler.engine.denoiser import Denoiser
-from handler.engine.drawn import MOST_STALLS, Drawn
-from handler.engine.elastic import BROKEN, Elastic
-from handler.engine.memory import MemoryPlan, used_bytes
+from handler.engine.memory.capacity import Room
+from handler.engine.memory.elastic import BROKEN, Elastic
+from handler.engine.memory.plan import MemoryPlan, used_bytes
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
+from handler.engine.pending_decodes import MOST_STALLS, Drawn
 from handler.engine.prompts import PromptEncoder
-from handler.engine.room import Room
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
 from handler.engine.samplers import Samplers
 from handler.engine.ticket import LiveImage, Prompts, Ticket
 from handler.engine.waiting import OVERLOADED, TOO_LATE, Waiting, WaitingLine
 from handler.engine.watchdog import end_if_gpu_is_lost
-from handler.job import Failure, Job, Outcome, Picture
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 logger = logging.getLogger(__name__)
 

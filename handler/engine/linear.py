@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from handler.contract.job import Job
 from handler.engine.sampler import Course, MakeScheduler, first_noise, step_arguments
 from handler.engine.ticket import Size
-from handler.job import Job
 
 if TYPE_CHECKING:
     import torch

@@ -6,13 +6,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from handler.contract.job import Job
 from handler.engine.ticket import Prompts
-from handler.job import Job
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 class PromptEncoder:

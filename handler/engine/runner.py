@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable
 from typing import Callable
 
+from handler.contract.job import Failure, Job
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog, end_worker
-from handler.job import Failure, Job
 
 logger = logging.getLogger(__name__)
 

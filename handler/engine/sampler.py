@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
+from handler.contract.job import Job
 from handler.engine.ticket import Size
-from handler.job import Job
 
 if TYPE_CHECKING:
     import torch

@@ -6,15 +6,15 @@ import copy
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Callable
 
+from handler.contract.job import Failure, Job
+from handler.contract.schedulers import make_scheduler
 from handler.engine.linear import Courses, LinearSampler
 from handler.engine.options import EngineOptions
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler
 from handler.engine.ticket import Size
-from handler.job import Failure, Job
-from handler.schedulers import make_scheduler
 
 if TYPE_CHECKING:
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 class FreshSchedulers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from handler.job import Job
+from handler.contract.job import Job
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+from handler.contract.job import Failure, Job
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Job
 
 OVERLOADED = Failure(
     429, "overloaded", "The queue is full; try again after the seconds given in Retry-After."

@@ -154,7 +154,7 @@ def unpacked(tmp_path: Path) -> Path:
 def test_the_archives_packages_win_even_over_imported_ones(unpacked: Path) -> None:
     code = (
         "import pathlib, wrapped; assert wrapped.ORIGIN == 'container';"
-        "from handler.vendored import use_vendored;"
+        "from handler.model.vendored import use_vendored;"
         "use_vendored(pathlib.Path.cwd()); use_vendored(pathlib.Path.cwd());"
         "import wrapped, sys, importlib.metadata as m;"
         "print(wrapped.ORIGIN, m.version('wrapped'), sys.path.count(str(pathlib.Path.cwd() / 'packages')))"
@@ -164,7 +164,8 @@ def test_the_archives_packages_win_even_over_imported_ones(unpacked: Path) -> No
 
 def test_without_packages_nothing_changes(unpacked: Path) -> None:
     code = (
-        "import pathlib, sys, wrapped; before = list(sys.path); from handler.vendored import use_vendored;"
+        "import pathlib, sys, wrapped; before = list(sys.path);"
+        "from handler.model.vendored import use_vendored;"
         "use_vendored(pathlib.Path('nowhere')); print(sys.path == before, 'wrapped' in sys.modules)"
     )
     assert handler_process(unpacked, code) == "True True"
@@ -174,7 +175,7 @@ def test_without_packages_nothing_changes(unpacked: Path) -> None:
 def test_an_old_pillow_is_named(unpacked: Path, version: str, outcome: str) -> None:
     (unpacked / "PIL.py").write_text(f"__version__ = '{version}'\n")
     code = (
-        "from handler.vendored import ContainerError, check_pillow\n"
+        "from handler.model.vendored import ContainerError, check_pillow\n"
         "try:\n    check_pillow()\n    print('fine')\nexcept ContainerError as error:\n    print(error)"
     )
     assert outcome in handler_process(unpacked, code)

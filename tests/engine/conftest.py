@@ -11,16 +11,16 @@ from diffusers import StableDiffusionPipeline
 from frontend import Answer, Gate
 from tiny import as_model, draw_plainly, make_job, make_pipeline
 
-from handler.engine.carrier import Carrier
+from handler.contract.job import Job
+from handler.contract.schedulers import SCHEDULERS
+from handler.doors.torchserve.request_book import Carrier
+from handler.engine.accelerate.lanes import Lanes
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint
-from handler.engine.lanes import Lanes
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.watchdog import Watchdog
-from handler.job import Job
-from handler.model import Model
-from handler.schedulers import SCHEDULERS
+from handler.model.load import Model
 
 
 @pytest.fixture(scope="session", autouse=True)

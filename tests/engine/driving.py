@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy
 import torch
 
+from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.engine import Engine
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Job, Outcome, Picture
 
 
 def submit(engine: Engine, job: Job) -> Ticket:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from tiny import make_job
 
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations, Part
-from handler.job import Failure, Job, Outcome
+from handler.contract.job import Failure, Job, Outcome
+from handler.doors.torchserve.continuous import Arrival, Iterations, Part
+from handler.doors.torchserve.request_book import Carrier
 
 Answer = list[Outcome | None]
 

@@ -10,9 +10,9 @@ from driving import nearly_equal, pixels
 from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Part
-from handler.job import Failure, Job
+from handler.contract.job import Failure, Job
+from handler.doors.torchserve.continuous import Part
+from handler.doors.torchserve.request_book import Carrier
 
 Oracle = list[tuple[Job, torch.Tensor]]
 

@@ -13,9 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from handler.digest import SUMS, DigestError
-from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, compile_key, with_compiled_unet
-from handler.engine.lanes import Lanes
+from handler.engine.accelerate.compiled import (
+    FOLDER,
+    KEY,
+    LIBRARY,
+    CompiledUNet,
+    compile_key,
+    with_compiled_unet,
+)
+from handler.engine.accelerate.lanes import Lanes
+from handler.model.digest import SUMS, DigestError
 
 SHAPES = {"rows": 4, "height": 8, "width": 8}
 ORDINARY_LIBRARY = Path(_ctypes.__file__)

@@ -20,14 +20,14 @@ import torch
 from driving import draw, nearly_equal, pixels
 from PIL import Image
 
-from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, with_compiled_unet
+from handler.contract.job import Job, Picture
+from handler.contract.schedulers import SCHEDULERS
+from handler.contract.settings import Settings, load_settings
+from handler.engine.accelerate.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, with_compiled_unet
 from handler.engine.engine import Engine
 from handler.engine.profile import choose_profile
 from handler.engine.start import start_engine
-from handler.job import Job, Picture
-from handler.model import Model, load_model
-from handler.schedulers import SCHEDULERS
-from handler.settings import Settings, load_settings
+from handler.model.load import Model, load_model
 from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
 from pipeline.progress import Silent
@@ -157,7 +157,7 @@ def test_code_of_another_torch_is_left_alone_with_one_line(
 CALLED_WITH_THREE_ROWS = """
 import sys, torch
 from pathlib import Path
-from handler.engine.native import NativeCode
+from handler.engine.accelerate.native import NativeCode
 code = NativeCode(Path(sys.argv[1]), callers=1)
 side, tokens, width = map(int, sys.argv[2:])
 with torch.inference_mode():

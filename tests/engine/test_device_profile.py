@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from handler.engine.compile_unet import refuse_old_gpu
-from handler.engine.fused import fuse_projections, is_fused
-from handler.engine.gpu import tune_for_gpu
-from handler.engine.graphs import GraphedUNet
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compile_unet import refuse_old_gpu
+from handler.engine.accelerate.fused import fuse_projections, is_fused
+from handler.engine.accelerate.gpu import tune_for_gpu
+from handler.engine.accelerate.graphs import GraphedUNet
 from handler.engine.profile import choose_profile
-from handler.model import Model
-from handler.settings import Settings
+from handler.model.load import Model
 
 
 @pytest.fixture

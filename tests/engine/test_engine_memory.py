@@ -12,13 +12,13 @@ import torch
 from driving import draw, nearly_equal, pixels, reason, submit
 from tiny import make_job
 
+from handler.contract.job import Job
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint, peak_bytes
 from handler.engine.linear import LinearSampler, LinearState
-from handler.engine.memory import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
+from handler.engine.memory.footprint import measure_footprint, peak_bytes
+from handler.engine.memory.plan import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
-from handler.job import Job
-from handler.model import Model
+from handler.model.load import Model
 
 Oracle = list[tuple[Job, torch.Tensor]]
 

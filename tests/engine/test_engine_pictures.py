@@ -11,15 +11,15 @@ from diffusers import StableDiffusionPipeline
 from driving import draw, nearly_equal, pixels, submit
 from tiny import draw_plainly, make_job
 
+from handler.contract.job import Job, Outcome
+from handler.contract.schedulers import SCHEDULERS
 from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.runner import Runner
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Job, Outcome
-from handler.model import Model
-from handler.schedulers import SCHEDULERS
+from handler.model.load import Model
 
 Oracle = list[tuple[Job, torch.Tensor]]
 

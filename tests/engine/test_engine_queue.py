@@ -12,12 +12,12 @@ import torch
 from driving import draw, pixels, reason, submit
 from tiny import make_job
 
+from handler.contract.job import Failure, Outcome, Picture
 from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Outcome, Picture
-from handler.model import Model
+from handler.model.load import Model
 
 
 class Clock:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels
 
+from handler.contract.job import Job
+from handler.engine.accelerate.graphs import Capture, GraphedUNet, buckets, prove
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint
-from handler.engine.graphs import Capture, GraphedUNet, buckets, prove
-from handler.engine.memory import MemoryPlan, plan_memory
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import MemoryPlan, plan_memory
 from handler.engine.options import EngineOptions
-from handler.job import Job
-from handler.model import Model
+from handler.model.load import Model
 
 Call = Callable[..., torch.Tensor]
 

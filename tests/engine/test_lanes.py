@@ -10,13 +10,13 @@ import pytest
 import torch
 from driving import nearly_equal, pixels
 
-from handler.engine.compiled import CompiledUNet
+from handler.contract.job import Failure, Outcome, Picture
+from handler.engine.accelerate.compiled import CompiledUNet
+from handler.engine.accelerate.lane_trial import lanes_from
+from handler.engine.accelerate.lanes import Lanes
 from handler.engine.decoder import NOT_FINITE, PictureDecoder, Undecoded
-from handler.engine.lane_trial import lanes_from
-from handler.engine.lanes import Lanes
 from handler.engine.ticket import Size, Ticket
-from handler.job import Failure, Outcome, Picture
-from handler.model import Model
+from handler.model.load import Model
 
 WAIT_SECONDS = 60
 

@@ -9,11 +9,11 @@ import torch
 from diffusers import PNDMScheduler
 from tiny import SCHEDULE, make_job
 
+from handler.contract.schedulers import SCHEDULERS, make_scheduler
 from handler.engine.linear import Courses, LinearSampler, is_linear
 from handler.engine.sampler import SchedulerSampler
 from handler.engine.samplers import FreshSchedulers
 from handler.engine.ticket import Size
-from handler.schedulers import SCHEDULERS, make_scheduler
 
 SIZE = Size(8, 8)
 

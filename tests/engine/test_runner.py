@@ -12,7 +12,7 @@ import pytest
 from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
-from handler.engine.carrier import Carrier
+from handler.doors.torchserve.request_book import Carrier
 from handler.engine.watchdog import EXIT_CODE
 
 SHORT = make_job(num_inference_steps=1, scheduler="DDIM")
@@ -122,10 +122,10 @@ import sys, tempfile, time
 from pathlib import Path
 from frontend import Frontend, long_job
 from tiny import as_model, make_pipeline
-from handler.engine.carrier import Carrier
+from handler.doors.torchserve.request_book import Carrier
 from handler.engine.engine import Engine
-from handler.engine.footprint import Footprint
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.footprint import Footprint
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.watchdog import Watchdog
 model = as_model(make_pipeline(Path(tempfile.mkdtemp())))
@@ -175,7 +175,7 @@ print("never")
 def test_a_gpu_that_answers_only_errors_ends_the_worker(device: str, lost: bool, code: int) -> None:
     program = """
 import sys, torch
-from handler.engine.elastic import BROKEN, Elastic
+from handler.engine.memory.elastic import BROKEN, Elastic
 def synchronize(device):
     assert device == torch.device("cuda", 1)
     if sys.argv[2] == "True":

@@ -13,10 +13,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.sd15 import TEXT, UNET, VAE
-from handler.engine.footprint import measure_footprint
-from handler.engine.memory import HEADROOM, Footprint, MemoryPlan
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import HEADROOM, Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model import Model
+from handler.model.load import Model
 
 PIXELS = 512 * 512
 T4_BYTES = 15_109 * 2**20  # what nvidia-smi shows of a T4; a P100 has 16,280 MiB

@@ -9,9 +9,9 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from handler.job import Job
-from handler.model import Model
-from handler.schedulers import make_scheduler
+from handler.contract.job import Job
+from handler.contract.schedulers import make_scheduler
+from handler.model.load import Model
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
@@ -78,7 +78,7 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def as_model(pipeline: StableDiffusionPipeline) -> Model:
-    """What ``handler.model.load_model`` would make of it."""
+    """What ``handler.model.load.load_model`` would make of it."""
     return Model(
         tokenizer=pipeline.tokenizer,
         text_encoder=pipeline.text_encoder,

@@ -16,13 +16,13 @@ import pytest
 from door_batches import handle, make_context
 from PIL import Image
 
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Iterations
+from handler.contract.job import Failure, Job
+from handler.doors.torchserve.continuous import Iterations
+from handler.doors.torchserve.door import Door
+from handler.doors.torchserve.request_book import Carrier
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Failure, Job
-from handler.torchserve import Door
 
 Ask = Callable[..., list[tuple[int, Any]]]
 

@@ -12,8 +12,8 @@ import pytest
 from door_batches import handle, make_context
 from ts.context import Context
 
-from handler.engine.continuous import Iterations
-from handler.torchserve import Door
+from handler.doors.torchserve.continuous import Iterations
+from handler.doors.torchserve.door import Door
 
 
 class Deaf(Context):  # type: ignore[misc]
@@ -65,7 +65,7 @@ import os, sys, threading
 from pathlib import Path
 import torch
 from door_batches import handle, make_context
-from handler.torchserve import Door
+from handler.doors.torchserve.door import Door
 
 def helpers():
     return len(os.listdir("/proc/self/task")) - threading.active_count()

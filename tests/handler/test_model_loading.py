@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from handler.device import choose_dtype, cores
-from handler.digest import SUMS, DigestError, archive_digest, file_digests, weights_digest
-from handler.model import ModelError, load_model
-from handler.settings import Settings
+from handler.contract.settings import Settings
+from handler.model.device import choose_dtype, cores
+from handler.model.digest import SUMS, DigestError, archive_digest, file_digests, weights_digest
+from handler.model.load import ModelError, load_model
 
 Tensors = dict[str, torch.Tensor]
 TEXT = "text_encoder/model.safetensors"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.fields import readers
-from handler.problem import MAX_PROBLEMS, Refusal, error_body
-from handler.request import Describe, Request, parse_body, parse_row
-from handler.settings import Settings
+from handler.contract.fields import readers
+from handler.contract.problem import MAX_PROBLEMS, Refusal, error_body
+from handler.contract.request import Describe, Request, parse_body, parse_row
+from handler.contract.settings import Settings
 
 SETTINGS = Settings()
 NAN = float("nan")

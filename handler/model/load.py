@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from handler.device import choose_channels_last, choose_device, choose_dtype
-from handler.digest import check_digests, file_digests, weights_digest
-from handler.settings import Settings
+from handler.contract.settings import Settings
+from handler.model.device import choose_channels_last, choose_device, choose_dtype
+from handler.model.digest import check_digests, file_digests, weights_digest
 
 CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -45,7 +45,7 @@ class ModelError(ValueError):
 class Model:
     """A loaded Stable Diffusion pipeline, part by part, in eval mode on ``device`` in ``dtype``.
 
-    ``scheduler`` is the template that ``handler.schedulers.make_scheduler`` takes the noise schedule from.
+    ``scheduler`` is the template that ``make_scheduler`` takes the noise schedule from.
     """
 
     tokenizer: Any

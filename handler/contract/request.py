@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Union
 
-from handler.fields import ALIASES, FieldError, Read, readers
-from handler.job import Job
-from handler.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
-from handler.schedulers import SCHEDULERS
-from handler.settings import Settings
+from handler.contract.fields import ALIASES, FieldError, Read, readers
+from handler.contract.job import Job
+from handler.contract.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
+from handler.contract.schedulers import SCHEDULERS
+from handler.contract.settings import Settings
 
 NO_BODY = "the request has no body that the server could read; send JSON with Content-Type: application/json"
 

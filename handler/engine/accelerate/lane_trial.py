@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from handler.engine.compiled import LANES_FROM, CompiledUNet
-from handler.engine.lanes import Lanes
+from handler.engine.accelerate.compiled import LANES_FROM, CompiledUNet
+from handler.engine.accelerate.lanes import Lanes
 
 if TYPE_CHECKING:
     import torch

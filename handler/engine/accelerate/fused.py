@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 PARTS = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 """diffusers' fused projection, and the plain ones whose rows it holds one below the other."""

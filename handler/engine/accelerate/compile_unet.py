@@ -1,4 +1,6 @@
-"""Compile an unpacked archive's UNet for this machine: ``python -m handler.engine.compile_unet FOLDER``.
+"""Compile an unpacked archive's UNet for this machine.
+
+``python -m handler.engine.accelerate.compile_unet FOLDER``
 
 FOLDER is what TorchServe would unpack; its settings name device, dtype and size. Writes FOLDER/compiled/.
 """
@@ -13,23 +15,23 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handler.engine.compiled import FOLDER, KEY, LANES_FROM, LIBRARY, PACKAGE, compile_key
-from handler.engine.lane_trial import lanes_from
-from handler.engine.lanes import Lanes
-from handler.engine.native import NativeCode
-from handler.engine.packing import pack_convolutions
+from handler.engine.accelerate.compiled import FOLDER, KEY, LANES_FROM, LIBRARY, PACKAGE, compile_key
+from handler.engine.accelerate.lane_trial import lanes_from
+from handler.engine.accelerate.lanes import Lanes
+from handler.engine.accelerate.native import NativeCode
+from handler.engine.accelerate.packing import pack_convolutions
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 def main() -> None:
     """Compile what the first argument names."""
-    from handler.device import choose_device, set_threads
-    from handler.model import load_model
-    from handler.settings import load_settings
+    from handler.contract.settings import load_settings
+    from handler.model.device import choose_device, set_threads
+    from handler.model.load import load_model
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     root = Path(sys.argv[1])
@@ -78,7 +80,7 @@ def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     rows = torch.export.Dim("rows", min=1, max=shapes["rows"])
     # Freezing folds and pre-packs the weights: on a CPU without it compiling gains a tenth, with it a third.
-    # One thread per call there, because several calls run beside each other (handler.engine.native).
+    # One thread per call there, because several calls run beside each other (native.py).
     options: dict[str, Any] = {}
     if model.device.type == "cpu":
         options = {"freezing": True, "cpp.threads": 1}

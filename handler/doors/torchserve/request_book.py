@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Callable, Generic, TypeVar, Union
 
+from handler.contract.job import Failure, Job, Outcome
 from handler.engine.engine import Engine
 from handler.engine.runner import Runner
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Failure, Job, Outcome
 
 Reply = TypeVar("Reply")
 

@@ -17,18 +17,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Union
 
-from handler.digest import archive_digest
-from handler.drain import DRAINING, Gate
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations, Part
+from handler.contract.job import Job, Outcome
+from handler.contract.problem import Refusal
+from handler.contract.request import Describe, Request, parse_row
+from handler.contract.response import Reply, refuse, reply, to_json
+from handler.contract.settings import Settings, load_settings
+from handler.doors.torchserve.continuous import Arrival, Iterations, Part
+from handler.doors.torchserve.drain import DRAINING, Gate
+from handler.doors.torchserve.envelope import are_instances, in_band, own_envelopes
+from handler.doors.torchserve.metrics import Publisher
+from handler.doors.torchserve.request_book import Carrier
 from handler.engine.watchdog import Watchdog
-from handler.envelope import are_instances, in_band, own_envelopes
-from handler.job import Job, Outcome
-from handler.problem import Refusal
-from handler.request import Describe, Request, parse_row
-from handler.response import Reply, refuse, reply, to_json
-from handler.settings import Settings, load_settings
-from handler.torchserve_metrics import Publisher
+from handler.model.digest import archive_digest
 
 logger = logging.getLogger(__name__)
 
@@ -150,14 +150,14 @@ class Door:
 
     def _load(self, root: Path, gpu_id: int | None) -> None:
         os.environ.update(LIBRARY_ENVIRONMENT)
-        from handler.describe import describe
-        from handler.device import set_threads
-        from handler.engine.compiled import with_compiled_unet
-        from handler.engine.gpu import tune_for_gpu
+        from handler.contract.describe import describe
+        from handler.engine.accelerate.compiled import with_compiled_unet
+        from handler.engine.accelerate.gpu import tune_for_gpu
         from handler.engine.profile import choose_profile
         from handler.engine.start import start_engine
-        from handler.model import load_model
-        from handler.vendored import check_pillow
+        from handler.model.device import set_threads
+        from handler.model.load import load_model
+        from handler.model.vendored import check_pillow
 
         check_pillow()
         _quiet_libraries()

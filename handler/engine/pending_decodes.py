@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
+from handler.contract.job import Failure, Outcome, Picture
 from handler.engine.decoder import NO_MEMORY, Decoded, Decoding, Undecoded
 from handler.engine.ticket import LiveImage, Ticket
-from handler.job import Failure, Outcome, Picture
 
 if TYPE_CHECKING:
     import torch

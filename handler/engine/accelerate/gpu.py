@@ -9,15 +9,15 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable
 
-from handler.engine.compiled import CompiledUNet
-from handler.engine.fused import fuse_projections
-from handler.engine.graphs import GraphedUNet, Rows, buckets, prove
-from handler.settings import Settings
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compiled import CompiledUNet
+from handler.engine.accelerate.fused import fuse_projections
+from handler.engine.accelerate.graphs import GraphedUNet, Rows, buckets, prove
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handler.problem import Refusal
+from handler.contract.problem import Refusal
 
 DRAINING = Refusal(503, "draining", "the server is stopping and takes no new requests")
 

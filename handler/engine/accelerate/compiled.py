@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handler.digest import check_digests, file_digests
-from handler.engine.lanes import Lanes
-from handler.engine.native import NativeCode
-from handler.engine.stand_in import StandInUNet
+from handler.engine.accelerate.accelerated_unet import StandInUNet
+from handler.engine.accelerate.lanes import Lanes
+from handler.engine.accelerate.native import NativeCode
+from handler.model.digest import check_digests, file_digests
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ LIBRARY = "unet.so"
 PACKAGE = "unet.pt2"
 KEY = "key.json"
 LANES_FROM = "lanes_from"
-"""Among the shapes in the key: rows from which a call is split over lanes (``handler.engine.lane_trial``)."""
+"""Among the shapes in the key: rows from which a call is split over lanes (``lane_trial``)."""
 
 
 def compile_key(model: Model) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """CUDA graphs of the UNet for fixed row counts: one launch a step instead of a thousand small ones.
 
-What calls are for which rows is kept apart from capturing them (``handler.engine.gpu``), so that buckets,
+What calls are for which rows is kept apart from capturing them (``gpu``), so that buckets,
 padding and the fallback are tested without a GPU.
 """
 
@@ -10,8 +10,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
+from handler.engine.accelerate.accelerated_unet import StandInUNet
 from handler.engine.denoiser import pad_rows
-from handler.engine.stand_in import StandInUNet
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handler.encode import encode
-from handler.job import Failure, Job, Outcome, Picture
-from handler.problem import Problem, Refusal, error_body
-from handler.request import Describe, Item, Request
+from handler.contract.encode import encode
+from handler.contract.job import Failure, Job, Outcome, Picture
+from handler.contract.problem import Problem, Refusal, error_body
+from handler.contract.request import Describe, Item, Request
 
 MAX_EXACT = 2**53
 

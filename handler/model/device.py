@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from handler.settings import Settings
+from handler.contract.settings import Settings
 
 
 def choose_device(wanted: str, gpu_id: int | None) -> torch.device:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from handler.engine.memory import MemoryPlan
+from handler.contract.job import Job
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.ticket import Size
-from handler.job import Job
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
-from handler.engine.memory import Footprint
+from handler.engine.memory.plan import Footprint
 
 if TYPE_CHECKING:
     import torch
 
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:

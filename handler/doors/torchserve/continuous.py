@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable, Generic, TypeVar, Union
 
-from handler.engine.carrier import Answer, Carrier
-from handler.job import Job
+from handler.contract.job import Job
+from handler.doors.torchserve.request_book import Answer, Carrier
 
 Reply = TypeVar("Reply")
 

@@ -1,6 +1,6 @@
 """TorchServe's request envelopes: kept from taking requests apart, and lived with where they do.
 
-Beside ``handler.torchserve`` and its metrics this is all that knows TorchServe.
+Beside ``handler.doors.torchserve.door`` and its metrics this is all that knows TorchServe.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handler.problem import Refusal
-from handler.response import Reply, refuse
+from handler.contract.problem import Refusal
+from handler.contract.response import Reply, refuse
 
 NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from handler.schedulers import SCHEDULERS
+from handler.contract.schedulers import SCHEDULERS
 
 OUTPUT_FORMATS = ("jpeg", "png", "webp")
 RESPONSES = ("image", "full")

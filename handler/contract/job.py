@@ -14,7 +14,7 @@ class Job:
     """One picture to draw, every field checked against the archive's limits and filled with its defaults.
 
     ``seed`` is 0 to 2**64 - 1; ``width`` and ``height`` are pixels, multiples of 8; ``scheduler`` is a key of
-    ``handler.schedulers.SCHEDULERS``; ``deadline_seconds`` bounds the wait in the queue, None: no deadline.
+    ``SCHEDULERS``; ``deadline_seconds`` bounds the wait in the queue, None: no deadline.
     """
 
     prompt: str

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Callable, TypeVar
 
+from handler.contract.job import Failure
 from handler.engine.watchdog import end_if_gpu_is_lost
-from handler.job import Failure
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from handler.problem import nearest
-from handler.schedulers import find_scheduler
-from handler.settings import OUTPUT_FORMATS, RESPONSES, Settings
+from handler.contract.problem import nearest
+from handler.contract.schedulers import find_scheduler
+from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 MAX_SEED = 2**64 - 1
 # From here on a double may stand for its neighbour; protobuf's Value makes every JSON number a double.

@@ -8,10 +8,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from handler import __version__
-from handler.settings import OUTPUT_FORMATS, RESPONSES, Settings
+from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 if TYPE_CHECKING:
-    from handler.model import Model
+    from handler.model.load import Model
 
 
 def describe(model: Model, settings: Settings, threads: int, archive_digest: str | None) -> dict[str, Any]:
