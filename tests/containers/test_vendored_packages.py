@@ -140,8 +140,8 @@ def handler_process(root: Path, code: str) -> str:
 def unpacked(tmp_path: Path) -> Path:
     """An archive's root: the handler's module, and a package that exists elsewhere in another version too."""
     root = tmp_path / "unpacked"
-    (root / "handler").mkdir(parents=True)
-    for name in ("__init__.py", "vendored.py"):
+    (root / "handler" / "model").mkdir(parents=True)
+    for name in ("__init__.py", "model/__init__.py", "model/vendored.py"):
         (root / "handler" / name).write_bytes((ROOT / "handler" / name).read_bytes())
     (root / "packages" / "wrapped").mkdir(parents=True)
     (root / "packages" / "wrapped" / "__init__.py").write_text("ORIGIN = 'archive'\n")
