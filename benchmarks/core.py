@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from handler.contract.job import Job
     from handler.contract.settings import Settings
     from handler.engine.engine import Engine
-    from handler.model.load import Model
+    from handler.model.model import Model
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.sd15 import UNET, VAE
 
 if TYPE_CHECKING:
-    from handler.model.load import Model
+    from handler.model.model import Model
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import yaml
 
 from benchmarks import core, load, traffic
 from handler.contract.job import Job
-from handler.doors.torchserve.continuous import Arrival, Iterations
-from handler.doors.torchserve.request_book import Carrier
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches
+from handler.doors.torchserve.request_book import RequestBook
 from handler.engine.metrics import EngineMetrics
+from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
 from pipeline.archive.build import BuildConfig, build
 from pipeline.progress import Silent
@@ -95,20 +96,20 @@ def _calls_before_the_next(mar: Path) -> int:
         archive.extractall(unpacked)
         engine, _, settings = core.load_engine(Path(unpacked), compiled=False)
     bodies, watchdog = traffic.equal(LONG), Watchdog(600)
-    carrier = Carrier[Any](engine, watchdog)
-    iterations, names = Iterations(carrier), [str(number) for number in range(PLACES + 1)]
+    book = RequestBook[Any](Runner(engine, watchdog))
+    batches, names = ContinuousBatches(book), [str(number) for number in range(PLACES + 1)]
 
     def read(_: int) -> Any:
         return Arrival([Job(**{**vars(settings.defaults), **next(bodies)["instances"][0]})], list)
 
-    iterations.iterate(names, read)
+    batches.iterate(names, read)
     while engine.live_count < PLACES:
         time.sleep(0.01)
     engine.metrics = journal = Journal()
-    iterations.iterate(names[1:], read)
+    batches.iterate(names[1:], read)
     while "admitted" not in journal.names:
         time.sleep(0.01)
-    carrier.close()
+    book.close()
     watchdog.close()
     between = journal.names[journal.names.index("cancelled") : journal.names.index("admitted")]
     return between.count("unet_calls")

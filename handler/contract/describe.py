@@ -11,7 +11,7 @@ from handler import __version__
 from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 if TYPE_CHECKING:
-    from handler.model.load import Model
+    from handler.model.model import Model
 
 
 def describe(model: Model, settings: Settings, threads: int, archive_digest: str | None) -> dict[str, Any]:

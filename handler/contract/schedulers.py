@@ -1,7 +1,4 @@
-"""The schedulers a request can name: canonical names, other spellings, and how diffusers makes them.
-
-Torch-free at import; only ``make_scheduler`` imports diffusers.
-"""
+"""The schedulers a request can name: canonical names, other spellings, and diffusers' class for each."""
 
 from __future__ import annotations
 
@@ -41,14 +38,6 @@ OTHER_SPELLINGS: Mapping[str, str] = {
 def find_scheduler(name: str) -> str | None:
     """The canonical name for any spelling of it, case and punctuation aside, or a diffusers class name."""
     return _SPELLINGS.get(_plain(name))
-
-
-def make_scheduler(name: str, template: Any) -> Any:
-    """A fresh diffusers scheduler of that canonical name with the noise schedule of ``template``."""
-    import diffusers
-
-    kind = SCHEDULERS[name]
-    return getattr(diffusers, kind.class_name).from_config(template.config, **kind.overrides)
 
 
 def _plain(name: str) -> str:

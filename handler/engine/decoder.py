@@ -9,18 +9,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import Any, Callable, Union
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 
 from handler.contract.job import Failure
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.memory.elastic import BROKEN, Elastic
-from handler.engine.ticket import Size, Ticket
-
-if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-
-    from handler.model.load import Model
+from handler.engine.ticket import Ticket
+from handler.model.model import Model, Size
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +56,6 @@ class PictureDecoder:
     """Decodes as StableDiffusionPipeline does, at most ``slice_of(size)`` pictures at once."""
 
     def __init__(self, model: Model, slice_of: Callable[[Size], int], lanes: Lanes | None = None) -> None:
-        from diffusers.image_processor import VaeImageProcessor
-
         self._model = model
         self._slice_of = slice_of
         self._lanes = lanes
@@ -88,8 +85,6 @@ class PictureDecoder:
         return [image for part in decoded for image in part]
 
     def _decode_rows(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
-        import torch
-
         rows = torch.cat([latent.latent for latent in latents])
         vae = self._model.vae
         pixels = vae.decode((rows / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
@@ -171,8 +166,6 @@ def start_decoding(model: Model, slice_of: Callable[[Size], int], in_thread: boo
 
 
 def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[Decoded]:
-    import torch
-
     if not latents:
         return []
     started = time.perf_counter()
@@ -184,8 +177,6 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
 
 def _mark(device: torch.device) -> Any:
     """An event behind the work that made the latents; None on a CPU, where that work is already done."""
-    import torch
-
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -195,8 +186,6 @@ def _mark(device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def _own_stream(device: torch.device) -> Iterator[Any]:
-    import torch
-
     if device.type != "cuda":
         yield None
         return

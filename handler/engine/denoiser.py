@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
-from handler.engine.ticket import LiveImage, Size
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.engine.ticket import LiveImage
+from handler.model.model import Model, Size
 
 
 class Denoiser:
@@ -19,12 +17,10 @@ class Denoiser:
     def __init__(self, model: Model, rows_of: Callable[[Size], int | None]) -> None:
         self._model = model
         self._rows_of = rows_of
-        self._condition_width = getattr(model.unet.config, "time_cond_proj_dim", None)
+        self._condition_width = model.guidance_width
 
     def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
         """From scaled latents (len(images), 4, h, w) to guided predictions of the same shape."""
-        import torch
-
         guided = [i for i, image in enumerate(images) if image.prompts.negative is not None]
         order = [*guided, *range(len(images))]  # negative rows first: the plain pipeline's order
         negative = [image.prompts.negative for image in images if image.prompts.negative is not None]
@@ -50,8 +46,6 @@ class Denoiser:
         return outputs[:count]
 
     def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
-        import torch
-
         negative, positive = outputs[: len(guided)], outputs[len(guided) :]
         if not guided:
             return positive
@@ -65,7 +59,6 @@ class Denoiser:
         """Guidance as an input of the UNet, where it was distilled so (LCM); then no row is negative."""
         if self._condition_width is None:
             return None
-        import torch
         from diffusers import StableDiffusionPipeline
 
         scales = torch.tensor([image.job.guidance_scale - 1 for image in images])
@@ -78,6 +71,4 @@ class Denoiser:
 
 def pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
     """Repeats the last row up to ``count`` of them: real values, so no kernel meets a special case."""
-    import torch
-
     return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])

@@ -14,29 +14,28 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
 
+import torch
+
+from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.decoder import NO_MEMORY, start_decoding
 from handler.engine.denoiser import Denoiser
-from handler.engine.memory.capacity import Room
+from handler.engine.memory.capacity import Capacity
 from handler.engine.memory.elastic import BROKEN, Elastic
 from handler.engine.memory.plan import MemoryPlan, used_bytes
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
-from handler.engine.pending_decodes import MOST_STALLS, Drawn
+from handler.engine.pending_decodes import MOST_STALLS, PendingDecodes
 from handler.engine.prompts import PromptEncoder
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
 from handler.engine.samplers import Samplers
 from handler.engine.ticket import LiveImage, Prompts, Ticket
 from handler.engine.waiting import OVERLOADED, TOO_LATE, Waiting, WaitingLine
 from handler.engine.watchdog import end_if_gpu_is_lost
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -57,18 +56,20 @@ class Engine:
         self.metrics = EngineMetrics()
         self.pace = Pace()
         self._model, self._clock = model, clock
-        self._room = Room(plan, options, 2 ** (len(model.vae.config.block_out_channels) - 1))
+        self._capacity = Capacity(plan, options, model.latent_factor)
         self._numbers = itertools.count()
         self._queue_lock = threading.Lock()
         self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
         self._joining: list[Ticket] = []  # out of the queue and not live yet
         self._live: list[LiveImage] = []
         self._finished: list[Finished] = []
-        self._samplers = Samplers(model, options, self._room.most_live)
+        self._samplers = Samplers(model, options, self._capacity.most_live)
         self._elastic = Elastic(model.device)
         self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
-        self._denoiser = Denoiser(model, self._room.unet_rows)
-        self._drawn = Drawn(start_decoding(model, self._room.decode_slice, options.decode_thread), clock)
+        self._denoiser = Denoiser(model, self._capacity.unet_rows)
+        self._decodes = PendingDecodes(
+            start_decoding(model, self._capacity.decode_slice, options.decode_thread), clock
+        )
 
     # What a caller does
 
@@ -76,7 +77,7 @@ class Engine:
         """What can be said against the job before it is submitted: a 400, or None. For any thread."""
         return self._samplers.check(job)
 
-    def submit(self, job: Job) -> Ticket | Failure:
+    def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
         """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full."""
         with self._queue_lock:
             # A job in the queue while places are free has only not been stepped yet.
@@ -85,7 +86,7 @@ class Engine:
                 self.metrics.count("refused")
                 return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
             ticket = Ticket(next(self._numbers))
-            self._waiting.join(ticket, job, self._clock())
+            self._waiting.join(ticket, job, self._clock(), on_progress)
             return ticket
 
     def withdraw(self, ticket: Ticket) -> bool:
@@ -100,7 +101,7 @@ class Engine:
         live = [image for image in self._live if image.ticket == ticket]
         for image in live:
             self._leave(image)
-        decoding = self._drawn.forget(ticket)
+        decoding = self._decodes.forget(ticket)
         self._finished = [finished for finished in self._finished if finished[0] != ticket]
         if live or decoding:
             with self._queue_lock:
@@ -110,8 +111,6 @@ class Engine:
 
     def step(self) -> list[Finished]:
         """One denoising step for every live image: one UNet call per size. Returns what has finished."""
-        import torch
-
         started = self._clock()
         with torch.inference_mode():
             self._admit()
@@ -128,7 +127,7 @@ class Engine:
         """
         finished, self._finished = self._finished, []
         end_if_gpu_is_lost(self._model.device)
-        lost = [*self._joining, *(image.ticket for image in self._live), *self._drawn.forget_all()]
+        lost = [*self._joining, *(image.ticket for image in self._live), *self._decodes.forget_all()]
         if not lost and not finished:
             with self._queue_lock:
                 lost = [self._waiting.pop().ticket for _ in range(len(self._waiting))]
@@ -140,11 +139,11 @@ class Engine:
         return [*finished, *failed]
 
     def close(self) -> None:
-        self._drawn.close()
+        self._decodes.close()
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._joining or self._live or self._drawn or self._finished)
+        return bool(self._waiting or self._joining or self._live or self._decodes or self._finished)
 
     @property
     def live_count(self) -> int:
@@ -185,19 +184,17 @@ class Engine:
 
     def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
         taken = [image.job for image in self._live] + [newcomer.job for newcomer in newcomers]
-        return self._room.fits(taken, job)
+        return self._capacity.fits(taken, job)
 
     def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:
         return self._texts.encode([newcomer.job for newcomer in newcomers], alone)
 
     def _join(self, newcomer: Waiting, prompts: Prompts, now: float) -> Failure | None:
-        import torch
-
-        job, size = newcomer.job, self._room.size(newcomer.job)
+        job, size = newcomer.job, self._capacity.size(newcomer.job)
         if impossible := self.check(job):
             return impossible
         try:
-            course, state = self._samplers.of(size).join(job)
+            plan, state = self._samplers.of(size).join(job)
         except torch.cuda.OutOfMemoryError:
             return NO_MEMORY
         except SCHEDULER_ERRORS:
@@ -205,7 +202,9 @@ class Engine:
             end_if_gpu_is_lost(self._model.device)
             return BROKEN
         queued = now - newcomer.arrived_at
-        self._live.append(LiveImage(newcomer.ticket, job, size, prompts, course, state, queued, now))
+        self._live.append(
+            LiveImage(newcomer.ticket, job, size, prompts, plan, state, queued, now, newcomer.on_progress)
+        )
         self.metrics.count("admitted")
         self.metrics.observe("queue_seconds", queued)
         return None
@@ -242,8 +241,6 @@ class Engine:
     def _advance(
         self, sampler: Sampler, images: Sequence[LiveImage], predictions: Sequence[torch.Tensor]
     ) -> None:
-        import torch
-
         try:
             problems = sampler.advance([image.state for image in images], torch.cat(list(predictions)))
         except torch.cuda.OutOfMemoryError:
@@ -259,6 +256,8 @@ class Engine:
                 failure = Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
                 self._leave(image)
                 self._finish(image.ticket, failure)
+            elif image.on_progress is not None:
+                image.report(image.on_progress, self._clock())
 
     def _stall(self, image: LiveImage) -> None:
         """An image that memory has no room for now keeps its latent and tries again at the next step."""
@@ -273,8 +272,8 @@ class Engine:
         latents = [self._samplers.of(image.size).latent(image.state).clone() for image in drawn]
         for image in drawn:
             self._leave(image)
-        self._drawn.put(list(zip(drawn, latents)))
-        for ticket, outcome in self._drawn.take(idle=not self._live):
+        self._decodes.put(list(zip(drawn, latents)))
+        for ticket, outcome in self._decodes.take(idle=not self._live):
             if isinstance(outcome, Picture):
                 self.metrics.observe("picture_seconds", sum(outcome.seconds.values()))
             self._finish(ticket, outcome)

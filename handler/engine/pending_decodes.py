@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable
+from typing import Callable
+
+import torch
 
 from handler.contract.job import Failure, Outcome, Picture
 from handler.engine.decoder import NO_MEMORY, Decoded, Decoding, Undecoded
 from handler.engine.ticket import LiveImage, Ticket
 
-if TYPE_CHECKING:
-    import torch
-
 MOST_STALLS = 3
 """Times in a row an image may be kept waiting for want of memory before it is given up."""
 
 
-class Drawn:
+class PendingDecodes:
     """Has them decoded, and tries again where memory was short; what was forgotten comes no more."""
 
     def __init__(self, decoding: Decoding, clock: Callable[[], float]) -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from handler.contract.schedulers import make_scheduler
+import torch
+
 from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.fused import is_fused
 from handler.engine.accelerate.graphs import GraphedUNet
 from handler.engine.linear import is_linear
-
-if TYPE_CHECKING:
-    from handler.model.load import Model
+from handler.model.model import Model
+from handler.model.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,6 @@ def choose_profile(model: Model, settings: Settings) -> Profile:
     On an eager CPU diffusers' schedulers do the arithmetic, for the bits of StableDiffusionPipeline. The rest
     reports what ``handler.model.load`` and ``handler.engine.accelerate.gpu`` have made of the model.
     """
-    import torch
-
     gpu, unet = model.device.type == "cuda", model.unet
     compiled = isinstance(unet, CompiledUNet)
     lanes = unet.lanes.count if isinstance(unet, CompiledUNet) and unet.lanes else 1

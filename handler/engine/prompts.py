@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import torch
 
 from handler.contract.job import Job
 from handler.engine.ticket import Prompts
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.model import Model
 
 
 class PromptEncoder:
@@ -23,7 +20,7 @@ class PromptEncoder:
         self._cache_size = cache_size
         self._one_by_one = one_by_one
         self._cache: OrderedDict[tuple[str, bool], torch.Tensor] = OrderedDict()
-        self._guidance_embedded = getattr(model.unet.config, "time_cond_proj_dim", None) is not None
+        self._guidance_embedded = model.guidance_width is not None
 
     def encode(self, jobs: Sequence[Job], alone: bool) -> list[Prompts]:
         """One entry per job. ``alone``: nothing else is live, so one row a call, as in the pipeline."""

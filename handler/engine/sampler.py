@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import Any, Callable, Protocol
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
 
 from handler.contract.job import Job
-from handler.engine.ticket import Size
-
-if TYPE_CHECKING:
-    import torch
+from handler.model.model import Size
 
 MakeScheduler = Callable[[str, int], Any]
 """A fresh diffusers scheduler, its timesteps set, from a canonical name and a number of inference steps."""
@@ -26,7 +26,7 @@ SCHEDULER_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, 
 
 
 @dataclass(frozen=True)
-class Course:
+class TimestepPlan:
     """The timesteps an image goes through; PNDM repeats one, so it takes a step more than asked for."""
 
     timesteps: tuple[float, ...]
@@ -42,7 +42,7 @@ class State(Protocol):
 class Sampler(Protocol):
     """Latents of one size, (4, height, width) each, through their steps; takes its own states only."""
 
-    def join(self, job: Job) -> tuple[Course, Any]:
+    def join(self, job: Job) -> tuple[TimestepPlan, Any]:
         """Draws the first noise from the job's seed; raises SCHEDULER_ERRORS on impossible settings."""
 
     def inputs(self, states: Sequence[Any]) -> torch.Tensor:
@@ -63,9 +63,6 @@ class Sampler(Protocol):
 
 def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
     """Noise on the CPU, drawn as StableDiffusionPipeline.prepare_latents draws it for one image."""
-    import torch
-    from diffusers.utils.torch_utils import randn_tensor
-
     noise: torch.Tensor = randn_tensor(shape, generator=generator, device=torch.device("cpu"), dtype=dtype)
     return noise
 
@@ -102,20 +99,16 @@ class SchedulerSampler:
         self._device = device
         self._dtype = dtype
 
-    def join(self, job: Job) -> tuple[Course, SchedulerState]:
-        import torch
-
+    def join(self, job: Job) -> tuple[TimestepPlan, SchedulerState]:
         scheduler = self._make_scheduler(job.scheduler, job.num_inference_steps)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, self._shape, self._dtype).to(self._device)
         state = SchedulerState(
             scheduler, noise * scheduler.init_noise_sigma, step_arguments(scheduler, generator)
         )
-        return Course(tuple(scheduler.timesteps.tolist())), state
+        return TimestepPlan(tuple(scheduler.timesteps.tolist())), state
 
     def inputs(self, states: Sequence[SchedulerState]) -> torch.Tensor:
-        import torch
-
         return torch.cat(
             [state.scheduler.scale_model_input(state.latent, state.timestep) for state in states]
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import CompiledUNet
@@ -12,9 +11,7 @@ from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import plan_memory
 from handler.engine.options import EngineOptions
 from handler.engine.profile import Profile
-
-if TYPE_CHECKING:
-    from handler.model.load import Model
+from handler.model.model import Model
 
 MEASURED_PIXELS = 256
 """Side of the picture that is measured on a CPU, where the real size would take seconds."""

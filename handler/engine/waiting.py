@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job
 from handler.engine.ticket import Ticket
 
@@ -22,6 +23,7 @@ class Waiting(NamedTuple):
     arrived_at: float
     expires_at: float
     job: Job
+    on_progress: OnProgress | None
 
 
 class WaitingLine:
@@ -40,11 +42,11 @@ class WaitingLine:
         """Denoising steps of all that wait."""
         return sum(waiting.job.num_inference_steps for waiting in self._heap)
 
-    def join(self, ticket: Ticket, job: Job, now: float) -> None:
+    def join(self, ticket: Ticket, job: Job, now: float, on_progress: OnProgress | None = None) -> None:
         deadline = job.deadline_seconds
         expires_at = float("inf") if deadline is None else now + deadline
         due = min(expires_at, now + self._patience_seconds)
-        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job))
+        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job, on_progress))
 
     def first(self) -> Waiting | None:
         return self._heap[0] if self._heap else None

@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from safetensors import SafetensorError, safe_open
 
 from handler.contract.settings import Settings
 from handler.model.device import choose_channels_last, choose_device, choose_dtype
 from handler.model.digest import check_digests, file_digests, weights_digest
+from handler.model.model import Model
 
 CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -41,28 +45,8 @@ class ModelError(ValueError):
     """The folder does not hold the complete model that it says it holds; names the file and the tensor."""
 
 
-@dataclass(frozen=True)
-class Model:
-    """A loaded Stable Diffusion pipeline, part by part, in eval mode on ``device`` in ``dtype``.
-
-    ``scheduler`` is the template that ``make_scheduler`` takes the noise schedule from.
-    """
-
-    tokenizer: Any
-    text_encoder: Any
-    unet: Any
-    vae: Any
-    scheduler: Any
-    device: torch.device
-    dtype: torch.dtype
-    channels_last: bool
-    weights_digest: str
-
-
 def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> Model:
     """Load a diffusers folder; raises ModelError, DigestError or OSError, whose text names what is wrong."""
-    import diffusers
-
     index = _read_json(folder / "model_index.json")
     _check_index(index)
     _refuse_pickles(folder)
@@ -118,8 +102,6 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _load_scheduler(index: Mapping[str, Any], folder: Path) -> Any:
-    import diffusers
-
     class_name = str((index.get("scheduler") or [None, "PNDMScheduler"])[1])
     kind = getattr(diffusers, class_name, None)
     if kind is None or not class_name.endswith("Scheduler"):
@@ -129,12 +111,10 @@ def _load_scheduler(index: Mapping[str, Any], folder: Path) -> Any:
 
 def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
     """transformers 5 makes an empty tokenizer of a folder without files, so what it made is checked, too."""
-    from transformers import CLIPTokenizer
-
     whole = (folder / "tokenizer.json").is_file()
     if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise ModelError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     if not 0 < len(tokenizer) <= vocabulary:
         raise ModelError(f"{folder} has {len(tokenizer)} tokens; the text encoder knows {vocabulary}")
     return tokenizer
@@ -148,8 +128,6 @@ def _empty(kind: Any, folder: Path) -> Any:
 
 
 def _empty_text_encoder(folder: Path) -> Any:
-    import transformers
-
     config = transformers.CLIPTextConfig.from_dict(_read_json(folder / "config.json"))
     with _no_storage():
         return transformers.CLIPTextModel(config)
@@ -157,8 +135,6 @@ def _empty_text_encoder(folder: Path) -> Any:
 
 def _no_storage() -> AbstractContextManager[None]:
     """Modules made inside have parameters without storage; buffers, which no file holds, are real."""
-    from accelerate import init_empty_weights  # type: ignore[import-untyped]
-
     context: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
     return context
 
@@ -184,8 +160,6 @@ def _read_tensors(
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             for stored in file.keys():  # noqa: SIM118  (safe_open is no mapping)

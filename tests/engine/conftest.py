@@ -13,14 +13,15 @@ from tiny import as_model, draw_plainly, make_job, make_pipeline
 
 from handler.contract.job import Job
 from handler.contract.schedulers import SCHEDULERS
-from handler.doors.torchserve.request_book import Carrier
+from handler.doors.torchserve.request_book import RequestBook
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.engine import Engine
 from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
-from handler.model.load import Model
+from handler.model.model import Model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,18 +65,19 @@ def plan(model: Model) -> MemoryPlan:
 
 
 @pytest.fixture
-def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
+def book(model: Model, plan: MemoryPlan) -> Iterator[RequestBook[Answer]]:
     """Four places and a queue of six."""
     watchdog = Watchdog(seconds=600)
-    made: Carrier[Answer] = Carrier(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    runner = Runner(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    made: RequestBook[Answer] = RequestBook(runner)
     yield made
     made.close()
     watchdog.close()
 
 
 @pytest.fixture
-def gate(carrier: Carrier[Answer]) -> Iterator[Gate]:
-    made = Gate(carrier)
+def gate(book: RequestBook[Answer]) -> Iterator[Gate]:
+    made = Gate(book)
     yield made
     made.open()
 

@@ -27,7 +27,8 @@ from handler.engine.accelerate.compiled import FOLDER, KEY, LIBRARY, CompiledUNe
 from handler.engine.engine import Engine
 from handler.engine.profile import choose_profile
 from handler.engine.start import start_engine
-from handler.model.load import Model, load_model
+from handler.model.load import load_model
+from handler.model.model import Model
 from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
 from pipeline.progress import Silent

@@ -14,7 +14,7 @@ from handler.engine.accelerate.fused import fuse_projections, is_fused
 from handler.engine.accelerate.gpu import tune_for_gpu
 from handler.engine.accelerate.graphs import GraphedUNet
 from handler.engine.profile import choose_profile
-from handler.model.load import Model
+from handler.model.model import Model
 
 
 @pytest.fixture

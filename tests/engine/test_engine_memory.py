@@ -18,7 +18,7 @@ from handler.engine.linear import LinearSampler, LinearState
 from handler.engine.memory.footprint import measure_footprint, peak_bytes
 from handler.engine.memory.plan import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
-from handler.model.load import Model
+from handler.model.model import Model
 
 Oracle = list[tuple[Job, torch.Tensor]]
 

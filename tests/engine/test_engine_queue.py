@@ -17,7 +17,7 @@ from handler.engine.engine import Engine
 from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.ticket import Ticket
-from handler.model.load import Model
+from handler.model.model import Model
 
 
 class Clock:

@@ -17,7 +17,7 @@ from handler.engine.engine import Engine
 from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import MemoryPlan, plan_memory
 from handler.engine.options import EngineOptions
-from handler.model.load import Model
+from handler.model.model import Model
 
 Call = Callable[..., torch.Tensor]
 

@@ -15,8 +15,8 @@ from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.lane_trial import lanes_from
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.decoder import NOT_FINITE, PictureDecoder, Undecoded
-from handler.engine.ticket import Size, Ticket
-from handler.model.load import Model
+from handler.engine.ticket import Ticket
+from handler.model.model import Model, Size
 
 WAIT_SECONDS = 60
 

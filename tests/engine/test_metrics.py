@@ -14,7 +14,7 @@ from handler.doors.torchserve.metrics import Publisher
 from handler.engine.engine import Engine
 from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model.load import Model
+from handler.model.model import Model
 
 
 @dataclass

@@ -6,6 +6,7 @@ Real shapes on the meta device: every tensor's size is known, none is computed.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from benchmarks.sd15 import TEXT, UNET, VAE
 from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import HEADROOM, Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model.load import Model
+from handler.model.model import Model
 
 PIXELS = 512 * 512
 T4_BYTES = 15_109 * 2**20  # what nvidia-smi shows of a T4; a P100 has 16,280 MiB
@@ -30,7 +31,7 @@ def sd15() -> Model:
         unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
         text_encoder = CLIPTextModel(CLIPTextConfig(**TEXT))
     return Model(
-        tokenizer=None,
+        tokenizer=SimpleNamespace(model_max_length=77),
         text_encoder=text_encoder.half(),
         unet=unet.half(),
         vae=vae.half(),

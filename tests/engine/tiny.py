@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from handler.contract.job import Job
-from handler.contract.schedulers import make_scheduler
-from handler.model.load import Model
+from handler.model.model import Model
+from handler.model.schedulers import make_scheduler
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",

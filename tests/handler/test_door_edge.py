@@ -12,7 +12,7 @@ import pytest
 from door_batches import handle, make_context
 from ts.context import Context
 
-from handler.doors.torchserve.continuous import Iterations
+from handler.doors.torchserve.continuous import ContinuousBatches
 from handler.doors.torchserve.door import Door
 
 
@@ -29,7 +29,7 @@ def test_a_context_that_breaks_still_gets_every_row(
 ) -> None:
     context = make_context(archive_root, 2)
     context.__class__ = Deaf
-    second_door._iterations = Iterations(second_door._carrier) if continuous else None
+    second_door._batches = ContinuousBatches(second_door._book) if continuous else None
     texts = second_door.handle([{"body": {"instances": []}}] * 2, context)
     assert [json.loads(text)["error"]["code"] for text in texts] == ["internal", "internal"]
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Callable, Generic, TypeVar, Union
 
 from handler.contract.job import Job
-from handler.doors.torchserve.request_book import Answer, Carrier
+from handler.doors.answers import MakeReply
+from handler.doors.torchserve.request_book import RequestBook
 
 Reply = TypeVar("Reply")
 
@@ -23,11 +24,11 @@ class Arrival(Generic[Reply]):
     """A new request that can be drawn: its jobs, and what makes an answer of their outcomes."""
 
     jobs: Sequence[Job]
-    answer: Answer[Reply]
+    make_reply: MakeReply[Reply]
 
 
 @dataclass(frozen=True)
-class Part(Generic[Reply]):
+class ReplyChunk(Generic[Reply]):
     """What is said to a request now: nothing yet, or its answer.
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
@@ -42,15 +43,15 @@ Read = Callable[[int], Union[Arrival[Reply], Reply]]
 """From a row's index to the request in it, or to its answer where nothing is to be drawn."""
 
 
-class Iterations(Generic[Reply]):
+class ContinuousBatches(Generic[Reply]):
     """Keeps apart the requests of successive calls."""
 
-    def __init__(self, carrier: Carrier[Reply]) -> None:
-        self._carrier = carrier
+    def __init__(self, book: RequestBook[Reply]) -> None:
+        self._book = book
         self._kept: set[str] = set()
 
-    def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[Part[Reply]]:
-        """One part per request, in order; takes at most ``Carrier.call_seconds``.
+    def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[ReplyChunk[Reply]]:
+        """One chunk per request, in order; takes at most ``RequestBook.call_seconds``.
 
         Who is answered already does not wait; the others are drawn meanwhile.
         """
@@ -60,28 +61,28 @@ class Iterations(Generic[Reply]):
             if name not in self._kept:
                 arrival = read(index)
                 if isinstance(arrival, Arrival):
-                    self._carrier.admit(name, arrival.jobs, arrival.answer)
+                    self._book.admit(name, arrival.jobs, arrival.make_reply)
                 else:
                     answers[name] = arrival
-        answers.update(self._carrier.call(0.0 if answers else self._carrier.call_seconds))
-        return [self._part(name, answers.get(name)) for name in names]
+        answers.update(self._book.call(0.0 if answers else self._book.call_seconds))
+        return [self._chunk(name, answers.get(name)) for name in names]
 
-    def abandon(self, names: Sequence[str], reply: Reply) -> list[Part[Reply]]:
+    def abandon(self, names: Sequence[str], reply: Reply) -> list[ReplyChunk[Reply]]:
         """Gives up everything that is being drawn and answers all with ``reply``."""
-        self._carrier.abandon()
-        parts = [self._part(name, reply) for name in names]
+        self._book.abandon()
+        chunks = [self._chunk(name, reply) for name in names]
         self._kept.clear()
-        return parts
+        return chunks
 
     def _forget_gone(self, names: Sequence[str]) -> None:
-        for name in set(self._carrier.open_requests) - set(names):
-            self._carrier.cancel(name)
+        for name in set(self._book.open_requests) - set(names):
+            self._book.cancel(name)
         self._kept &= set(names)
 
-    def _part(self, name: str, reply: Reply | None) -> Part[Reply]:
+    def _chunk(self, name: str, reply: Reply | None) -> ReplyChunk[Reply]:
         known = name in self._kept
         if reply is None:
             self._kept.add(name)
-            return Part(None, False)
+            return ReplyChunk(None, False)
         self._kept.discard(name)
-        return Part(reply, True if known else None)
+        return ReplyChunk(reply, True if known else None)

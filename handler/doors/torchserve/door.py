@@ -22,12 +22,11 @@ from handler.contract.problem import Refusal
 from handler.contract.request import Describe, Request, parse_row
 from handler.contract.response import Reply, refuse, reply, to_json
 from handler.contract.settings import Settings, load_settings
-from handler.doors.torchserve.continuous import Arrival, Iterations, Part
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk
 from handler.doors.torchserve.drain import DRAINING, Gate
 from handler.doors.torchserve.envelope import are_instances, in_band, own_envelopes
 from handler.doors.torchserve.metrics import Publisher
-from handler.doors.torchserve.request_book import Carrier
-from handler.engine.watchdog import Watchdog
+from handler.doors.torchserve.request_book import RequestBook
 from handler.model.digest import archive_digest
 
 logger = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ class Door:
 
     def __init__(self) -> None:
         self._settings = Settings()
-        self._carrier: Any = None
-        self._iterations: Any = None
+        self._book: Any = None
+        self._batches: Any = None
         self._publisher: Any = None
         self._description: dict[str, Any] = {}
         self._gate = Gate(os.environ.get("MARQUEE_DRAIN_FILE"))
@@ -72,7 +71,7 @@ class Door:
             with ThreadPoolExecutor(1, "marquee-load") as loading:
                 loading.submit(self._load, Path(properties["model_dir"]), properties.get("gpu_id")).result()
             self._warm_up()
-            self._publisher = Publisher(self._carrier.engine, context.metrics, context.model_name)
+            self._publisher = Publisher(self._book.engine, context.metrics, context.model_name)
         except Exception as error:
             message = f"marquee cannot serve this archive: {type(error).__name__}: {error}"
             logger.error(message)
@@ -83,7 +82,7 @@ class Door:
         """Answer a batch, or one iteration of it: exactly one entry per row of ``data``, whatever happens."""
         rows = list(data or [])
         try:
-            answers = self._iterate(rows, context) if self._iterations else self._handle_batch(rows, context)
+            answers = self._iterate(rows, context) if self._batches else self._handle_batch(rows, context)
         except Exception:
             logger.exception("answering %d requests failed", len(rows))
             answers = self._give_up(rows, context)
@@ -100,15 +99,15 @@ class Door:
 
     def _give_up(self, rows: list[Any], context: Any) -> list[Any]:
         """An error for every row, said as well as a context allows that has just failed."""
-        parts = [Part(refuse(INTERNAL), None)] * len(rows)
+        chunks = [ReplyChunk(refuse(INTERNAL), None)] * len(rows)
         try:
-            if self._iterations:
+            if self._batches:
                 names = [context.request_ids[index] for index in range(len(rows))]
-                parts = self._iterations.abandon(names, refuse(INTERNAL))
-                context.stopping_criteria = [partial(_stop, part) for part in parts]
+                chunks = self._batches.abandon(names, refuse(INTERNAL))
+                context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
             else:
-                self._carrier.abandon()
-            return [_send_part(context, index, part) for index, part in enumerate(parts)]
+                self._book.abandon()
+            return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
         except Exception:
             logger.exception("giving up on %d requests failed, too", len(rows))
             return [refuse(INTERNAL).text] * len(rows)
@@ -124,7 +123,7 @@ class Door:
             replies = self._answer(requests)
         except Exception:
             logger.exception("a batch of %d requests failed", len(rows))
-            self._carrier.abandon()
+            self._book.abandon()
             replies = [refuse(INTERNAL)] * len(rows)
         if merged:
             return in_band(replies, self._settings.limits.max_response_bytes)
@@ -141,12 +140,12 @@ class Door:
             return self._reply(request, ())
 
         try:
-            parts = self._iterations.iterate(names, read)
+            chunks = self._batches.iterate(names, read)
         except Exception:
             logger.exception("an iteration of %d requests failed", len(rows))
-            parts = self._iterations.abandon(names, refuse(INTERNAL))
-        context.stopping_criteria = [partial(_stop, part) for part in parts]
-        return [_send_part(context, index, part) for index, part in enumerate(parts)]
+            chunks = self._batches.abandon(names, refuse(INTERNAL))
+        context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
+        return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
 
     def _load(self, root: Path, gpu_id: int | None) -> None:
         os.environ.update(LIBRARY_ENVIRONMENT)
@@ -154,7 +153,9 @@ class Door:
         from handler.engine.accelerate.compiled import with_compiled_unet
         from handler.engine.accelerate.gpu import tune_for_gpu
         from handler.engine.profile import choose_profile
+        from handler.engine.runner import Runner
         from handler.engine.start import start_engine
+        from handler.engine.watchdog import Watchdog
         from handler.model.device import set_threads
         from handler.model.load import load_model
         from handler.model.vendored import check_pillow
@@ -176,9 +177,9 @@ class Door:
                 "continuous": settings.continuous_batching,
             },
         }
-        self._carrier = Carrier(engine, Watchdog(settings.max_step_seconds))
+        self._book = RequestBook(Runner(engine, Watchdog(settings.max_step_seconds)))
         if settings.continuous_batching and not _ignores_continuous_batching():
-            self._iterations = Iterations(self._carrier)
+            self._batches = ContinuousBatches(self._book)
 
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
@@ -191,7 +192,7 @@ class Door:
     def _parse_request(self, row: Any, context: Any, index: int) -> Parsed:
         if self._gate.asks_to_close(row):
             # Its answer leaves with its batch's, after every request that came before it.
-            return Reply(200, to_json(self._gate.close(running=len(self._carrier.open_requests))))
+            return Reply(200, to_json(self._gate.close(running=len(self._book.open_requests))))
         if self._gate.is_closed():
             return DRAINING
         # GET /models/model?customized=true comes as a batch of one with this header (ts BaseHandler.handle).
@@ -209,8 +210,8 @@ class Door:
     def _answer(self, requests: Sequence[Parsed]) -> list[Reply]:
         """Draw all requests' jobs together, then reply to each its own."""
         for index, request in enumerate(requests):
-            self._carrier.admit(str(index), _jobs(request), partial(self._reply, request))
-        answers = self._carrier.finish_all(self._settings.max_batch_seconds)
+            self._book.admit(str(index), _jobs(request), partial(self._reply, request))
+        answers = self._book.finish_all(self._settings.max_batch_seconds)
         return [answers[str(index)] for index in range(len(requests))]
 
     def _reply(self, request: Parsed, outcomes: Sequence[Outcome | None]) -> Reply:
@@ -251,22 +252,22 @@ def _send(context: Any, index: int, one: Reply) -> str:
     return one.text
 
 
-def _send_part(context: Any, index: int, part: Part[Reply]) -> str:
+def _send_chunk(context: Any, index: int, chunk: ReplyChunk[Reply]) -> str:
     """What to say now; an error after the headers have left, with status 200, names its own status."""
-    if part.reply is None:
+    if chunk.reply is None:
         context.set_response_content_type(index, "application/json")
         return ""
-    if part.stop is None:
-        return _send(context, index, part.reply)
-    if part.reply.status == 200:
-        return part.reply.text
-    answer = json.loads(part.reply.text)
-    answer["error"]["status"] = part.reply.status
+    if chunk.stop is None:
+        return _send(context, index, chunk.reply)
+    if chunk.reply.status == 200:
+        return chunk.reply.text
+    answer = json.loads(chunk.reply.text)
+    answer["error"]["status"] = chunk.reply.status
     return to_json(answer)
 
 
-def _stop(part: Part[Reply], _: Any) -> bool | None:
-    return part.stop
+def _stop(chunk: ReplyChunk[Reply], _: Any) -> bool | None:
+    return chunk.stop
 
 
 def _ignores_continuous_batching() -> bool:

@@ -1,8 +1,7 @@
-"""Requests through the engine: one of them may hold several jobs, and is answered when all are finished.
+"""The open requests of TorchServe's worker, which asks for answers from one thread, call after call.
 
-``Carrier`` keeps the books of open requests while a ``Runner`` draws. It is asked in two ways: ``call`` waits
-for a moment, one iteration of TorchServe's continuous batching; ``finish_all`` is one plain batch. What a
-request is and how it is answered comes from outside, so nothing here knows TorchServe.
+``call`` waits for a moment, one iteration of continuous batching; ``finish_all`` is one plain batch. While
+nobody calls, nobody can tell that a client has hung up, so drawing pauses a second after the last call.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Callable, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from handler.contract.job import Failure, Job, Outcome
-from handler.engine.engine import Engine
-from handler.engine.runner import Runner
-from handler.engine.ticket import Ticket
-from handler.engine.watchdog import Watchdog
+from handler.contract.job import Failure, Job
+from handler.doors.answers import Answers, MakeReply, PendingReply
+
+if TYPE_CHECKING:
+    from handler.engine.engine import Engine
+    from handler.engine.runner import Runner
 
 Reply = TypeVar("Reply")
 
@@ -30,6 +28,9 @@ LONGEST_CALL_SECONDS = 0.25
 STEP_SHARE = 0.05
 """Where steps take seconds a call may last this share of one: a newcomer must wait for its end anyhow."""
 
+LEASE_SECONDS = 1.0
+"""How long the engine draws on after a call should have come."""
+
 TOOK_TOO_LONG = Failure(
     504,
     "took_too_long",
@@ -38,56 +39,35 @@ TOOK_TOO_LONG = Failure(
 )
 
 
-Answer = Callable[[Sequence[Union[Outcome, None]]], Reply]
-"""Makes a reply of one outcome per job; None where nothing was drawn because of another's failure."""
+class RequestBook(Generic[Reply]):
+    """Keeps requests by name until they are answered. Its methods are called from one thread."""
 
-
-@dataclass
-class Open(Generic[Reply]):
-    """A request that is being drawn or, with ``reply``, encoded."""
-
-    answer: Answer[Reply]
-    tickets: list[Ticket] = field(default_factory=list)
-    outcomes: list[Outcome | None] = field(default_factory=list)
-    reply: Future[Reply] | None = None
-
-
-class Carrier(Generic[Reply]):
-    """Feeds an engine and encodes answers in threads. Its methods are called from one thread."""
-
-    def __init__(self, engine: Engine, watchdog: Watchdog, encoders: int = 2) -> None:
-        self.engine = engine
+    def __init__(self, runner: Runner, encoders: int = 2) -> None:
+        self._runner = runner
+        self._answers: Answers[Reply] = Answers(runner, encoders)
         self._news = threading.Event()
-        self._runner = Runner(engine, watchdog, self._news.set)
-        self._open: dict[str, Open[Reply]] = {}
-        self._owners: dict[Ticket, str] = {}
-        self._pool = ThreadPoolExecutor(encoders, thread_name_prefix="marquee-encode")
+        self._open: dict[str, PendingReply[Reply]] = {}
+        runner.draw_until(0.0)  # a batch is drawn from the first call on, when all of it is here
+
+    @property
+    def engine(self) -> Engine:
+        return self._runner.engine
 
     @property
     def open_requests(self) -> Sequence[str]:
         return list(self._open)
 
-    def admit(self, name: str, jobs: Sequence[Job], answer: Answer[Reply]) -> None:
-        """Opens a request. Where one of its jobs is refused none is taken, and the request is answered."""
-        request = self._open[name] = Open(answer)
-        refused = [self.engine.check(job) for job in jobs]
-        for job in jobs if not any(refused) else ():
-            ticket = self._runner.submit(job)
-            if not isinstance(ticket, Ticket):
-                self._withdraw(request)
-                refused = [ticket] * len(jobs)
-                break
-            request.tickets.append(ticket)
-            request.outcomes.append(None)
-            self._owners[ticket] = name
-        if not request.tickets:
-            # Said at once: what is refused must be told so before its headers have left.
-            request.reply = Future()
-            request.reply.set_result(answer(refused))
+    def admit(self, name: str, jobs: Sequence[Job], make_reply: MakeReply[Reply]) -> None:
+        """Opens a request. Where one of its jobs is refused none is taken, and the request is answered.
+
+        The next call hands such an answer over, while the HTTP status can still say so.
+        """
+        self._open[name] = self._answers.answer(jobs, make_reply)
+        self._open[name].reply.add_done_callback(lambda _: self._news.set())
 
     def cancel(self, name: str) -> None:
         """The request's caller is gone: its places are free before the next step."""
-        self._withdraw(self._open.pop(name))
+        self._open.pop(name).cancel()
 
     def abandon(self) -> None:
         """Gives up every open request."""
@@ -102,10 +82,9 @@ class Carrier(Generic[Reply]):
     def call(self, seconds: float) -> Mapping[str, Reply]:
         """Waits until a request is answered, at most ``seconds``; returns the answers."""
         end = time.monotonic() + seconds
+        self._runner.draw_until(end + LEASE_SECONDS)
         while True:
             self._news.clear()
-            for ticket, outcome in self._runner.take(until=end):
-                self._note(ticket, outcome)
             answered = self._take_answers()
             left = end - time.monotonic()
             if answered or not self._open or left <= 0:
@@ -119,46 +98,16 @@ class Carrier(Generic[Reply]):
         while self._open:
             answers.update(self.call(max(0.0, min(1.0, end - time.monotonic()))))
             if time.monotonic() >= end:
-                self._give_up_undrawn()
+                for request in self._open.values():
+                    request.give_up(TOOK_TOO_LONG)
                 end = math.inf
         return answers
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._answers.close()
         self._runner.close()
-
-    def _note(self, ticket: Ticket, outcome: Outcome) -> None:
-        name = self._owners.pop(ticket, None)
-        if name is None:
-            return  # finished in the very step in which it was cancelled
-        request = self._open[name]
-        request.outcomes[request.tickets.index(ticket)] = outcome
-        outcomes = [drawn for drawn in request.outcomes if drawn is not None]
-        if len(outcomes) == len(request.outcomes):
-            self._encode(request, outcomes)
-
-    def _give_up_undrawn(self) -> None:
-        for request in self._open.values():
-            if request.reply is None:
-                self._withdraw(request)
-                outcomes = [TOOK_TOO_LONG if drawn is None else drawn for drawn in request.outcomes]
-                self._encode(request, outcomes)
-
-    def _encode(self, request: Open[Reply], outcomes: Sequence[Outcome]) -> None:
-        request.reply = self._pool.submit(request.answer, outcomes)
-        request.reply.add_done_callback(lambda _: self._news.set())
 
     def _take_answers(self) -> dict[str, Reply]:
         """The answers that are ready; their requests are closed."""
-        done = [name for name, request in self._open.items() if request.reply and request.reply.done()]
-        return {name: self._reply(self._open.pop(name)) for name in done}
-
-    def _reply(self, request: Open[Reply]) -> Reply:
-        assert request.reply is not None
-        return request.reply.result()
-
-    def _withdraw(self, request: Open[Reply]) -> None:
-        self._runner.cancel(request.tickets)
-        for ticket in request.tickets:
-            self._owners.pop(ticket, None)
-        request.tickets = []
+        done = [name for name, request in self._open.items() if request.reply.done()]
+        return {name: self._open.pop(name).reply.result() for name in done}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
-class StandInUNet(ABC):
+class AcceleratedUNet(ABC):
     """Called like the UNet it stands for, ``plain``."""
 
     def __init__(self, plain: Any) -> None:
@@ -28,8 +27,6 @@ class StandInUNet(ABC):
         return_dict: bool = False,
     ) -> Any:
         """(rows, 4, height, width) to a tuple of the same shape, as ``UNet2DConditionModel`` does."""
-        import torch
-
         times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
         if timestep_cond is None and self.takes(sample, times, encoder_hidden_states):
             return (self.predict(sample, times, encoder_hidden_states),)

@@ -13,45 +13,36 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from handler.contract.settings import load_settings
 from handler.engine.accelerate.compiled import FOLDER, KEY, LANES_FROM, LIBRARY, PACKAGE, compile_key
 from handler.engine.accelerate.lane_trial import lanes_from
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.accelerate.native import NativeCode
 from handler.engine.accelerate.packing import pack_convolutions
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.device import choose_device, set_threads
+from handler.model.load import load_model
+from handler.model.model import Model
 
 
 def main() -> None:
     """Compile what the first argument names."""
-    from handler.contract.settings import load_settings
-    from handler.model.device import choose_device, set_threads
-    from handler.model.load import load_model
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     root = Path(sys.argv[1])
     settings = load_settings(root / "model-config.yaml")
     set_threads(settings)
     check_compiler(choose_device(settings.device, gpu_id=0))
     model = load_model(root / "model", settings, gpu_id=0)  # auto: this machine's GPU, where it has one
-    factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
-    shapes = {
-        "rows": 2 * settings.max_batch,
-        "height": settings.defaults.height // factor,
-        "width": settings.defaults.width // factor,
-    }
+    size = model.latent_size(settings.defaults.width, settings.defaults.height)
+    shapes = {"rows": 2 * settings.max_batch, **size._asdict()}
     compile_unet(model, shapes, root / FOLDER)
 
 
 def check_compiler(device: torch.device) -> None:
     """Exits with a line that says why, before minutes are spent, where torch cannot compile for this GPU."""
-    import torch
-
     if device.type == "cuda":
         refuse_old_gpu(torch.cuda.get_device_capability(device))
 
@@ -67,7 +58,6 @@ def refuse_old_gpu(capability: tuple[int, int]) -> None:
 
 def compile_unet(model: Model, shapes: dict[str, int], target: Path) -> None:
     """Write the code for 1 to ``rows`` rows of one latent size, then its key; the key comes last."""
-    import torch
 
     class Predict(torch.nn.Module):
         def __init__(self) -> None:
@@ -109,21 +99,16 @@ def _unpack_library(folder: Path) -> None:
 
 
 def _try_lanes(library: Path, shapes: dict[str, int], rows: tuple[torch.Tensor, ...]) -> int:
-    import torch
-
     cores = torch.get_num_threads()
     with torch.inference_mode():
         return lanes_from(NativeCode(library, callers=cores), shapes, rows, Lanes(cores))
 
 
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    config, tokens = model.unet.config, model.tokenizer.model_max_length  # what prompts are padded to
     count = min(2, shapes["rows"])
-    sample = torch.randn(count, config.in_channels, shapes["height"], shapes["width"])
+    sample = torch.randn(count, model.latent_channels, shapes["height"], shapes["width"])
     sample = sample.to(model.device, model.dtype).contiguous(memory_format=torch.channels_last)
-    texts = torch.randn(count, tokens, config.cross_attention_dim).to(model.device, model.dtype)
+    texts = torch.randn(count, *model.text_shape).to(model.device, model.dtype)
     timestep = torch.full((count,), 500.0, device=model.device)
     return sample, timestep, texts
 

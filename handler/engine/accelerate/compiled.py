@@ -12,17 +12,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from handler.engine.accelerate.accelerated_unet import StandInUNet
+import torch
+
+from handler.engine.accelerate.accelerated_unet import AcceleratedUNet
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.accelerate.native import NativeCode
 from handler.model.digest import check_digests, file_digests
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +34,6 @@ LANES_FROM = "lanes_from"
 
 def compile_key(model: Model) -> dict[str, Any]:
     """What compiled code depends on beside its shapes; equal keys mean that it may be loaded."""
-    import torch
-
     return {
         "torch": torch.__version__,
         "processor": _processor(model.device),
@@ -48,8 +44,6 @@ def compile_key(model: Model) -> dict[str, Any]:
 
 
 def _processor(device: torch.device) -> str:
-    import torch
-
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm_{major}{minor} cuda {torch.version.cuda}"
@@ -60,7 +54,7 @@ def _processor(device: torch.device) -> str:
     return " ".join(["cpu", torch.backends.cpu.get_cpu_capability(), *names])
 
 
-class CompiledUNet(StandInUNet):
+class CompiledUNet(AcceleratedUNet):
     """Takes the shapes it was compiled for; with ``lanes`` enough rows are split over them."""
 
     def __init__(
@@ -82,8 +76,6 @@ class CompiledUNet(StandInUNet):
         return len(sample) <= self._rows and sample.shape[2:] == self._size
 
     def predict(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        import torch
-
         rows = (sample.contiguous(memory_format=torch.channels_last), times.contiguous(), texts.contiguous())
         if self.lanes is None:
             output: torch.Tensor = self._compiled(*rows)
@@ -142,8 +134,6 @@ def with_compiled_unet(model: Model, root: Path) -> Model:
 
 
 def _load(folder: Path, model: Model, shapes: Mapping[str, int]) -> CompiledUNet:
-    import torch
-
     if model.device.type == "cuda":
         code = torch._inductor.aoti_load_package(
             str(folder / PACKAGE), run_single_threaded=True, device_index=model.device.index or 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-    from handler.model.load import Model
+from handler.model.model import Model
 
 PARTS = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 """diffusers' fused projection, and the plain ones whose rows it holds one below the other."""
@@ -18,7 +17,8 @@ def fuse_projections(model: Model) -> None:
 
     Models with added key and value projections, which diffusers refuses, stay as they are.
     """
-    for part in (model.unet, model.vae):
+    parts: tuple[Any, ...] = (model.unet, model.vae)
+    for part in parts:
         try:
             part.fuse_qkv_projections()
         except ValueError:
@@ -50,6 +50,4 @@ def _share_weights(attention: Any) -> None:
 
 
 def _parameter(rows: torch.Tensor) -> torch.nn.Parameter:
-    import torch
-
     return torch.nn.Parameter(rows, requires_grad=False)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
+
+import torch
 
 from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.fused import fuse_projections
 from handler.engine.accelerate.graphs import GraphedUNet, Rows, buckets, prove
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +35,7 @@ def tune_for_gpu(model: Model, settings: Settings) -> Model:
         return model
     fuse_projections(model)
     counts = _row_counts(settings)
-    guidance_is_an_input = getattr(model.unet.config, "time_cond_proj_dim", None) is not None
-    return model if not counts or guidance_is_an_input else _with_graphs(model, settings, counts)
+    return model if not counts or model.guidance_width is not None else _with_graphs(model, settings, counts)
 
 
 def _row_counts(settings: Settings) -> list[int]:
@@ -50,8 +47,6 @@ def _row_counts(settings: Settings) -> list[int]:
 
 
 def _with_graphs(model: Model, settings: Settings, counts: list[int]) -> Model:
-    import torch
-
     with torch.cuda.device(model.device), torch.inference_mode():
         torch.cuda.empty_cache()
         before, (free, _) = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()
@@ -68,15 +63,12 @@ def _with_graphs(model: Model, settings: Settings, counts: list[int]) -> Model:
 
 def _example(model: Model, settings: Settings, count: int) -> Rows:
     """Inputs of ``count`` rows of the default size."""
-    import torch
-
-    config, factor = model.unet.config, 2 ** (len(model.vae.config.block_out_channels) - 1)
-    height, width = settings.defaults.height // factor, settings.defaults.width // factor
+    size = model.latent_size(settings.defaults.width, settings.defaults.height)
     like: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
     return (
-        torch.randn(count, config.in_channels, height, width, **like),
+        torch.randn(count, model.latent_channels, *size, **like),
         torch.full((count,), 500.0, device=model.device),
-        torch.randn(count, model.tokenizer.model_max_length, config.cross_attention_dim, **like),
+        torch.randn(count, *model.text_shape, **like),
     )
 
 
@@ -87,15 +79,11 @@ class GraphCapture:
     """
 
     def __init__(self, unet: Any, inputs: Rows) -> None:
-        import torch
-
         self._unet, self._inputs = unet, [tensor.clone() for tensor in inputs]
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, count: int) -> Callable[..., torch.Tensor]:
         """Raises RuntimeError where the call cannot be captured or memory runs out."""
-        import torch
-
         buffers = [tensor[:count] for tensor in self._inputs]
         # Libraries make their handles and choose their kernels at a first call, which cannot be captured.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]

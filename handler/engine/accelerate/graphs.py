@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
-from handler.engine.accelerate.accelerated_unet import StandInUNet
+import torch
+
+from handler.engine.accelerate.accelerated_unet import AcceleratedUNet
 from handler.engine.denoiser import pad_rows
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def buckets(most: int) -> list[int]:
     return sorted({size for size in sizes if size < most} | {most})
 
 
-class GraphedUNet(StandInUNet):
+class GraphedUNet(AcceleratedUNet):
     """Takes the size it was captured for, up to the largest row count."""
 
     def __init__(self, plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture) -> None:
@@ -74,8 +73,6 @@ def prove(plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture
 
 def _agrees(graphed: GraphedUNet, plain: Any, example: Rows, count: int) -> bool:
     """Whether random rows come out the same; not the rows that were captured."""
-    import torch
-
     sample, times, texts = (tensor[:count] for tensor in example)
     sample = torch.randn_like(sample)
     texts = torch.randn_like(texts)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from handler.engine.accelerate.compiled import LANES_FROM, CompiledUNet
 from handler.engine.accelerate.lanes import Lanes
-
-if TYPE_CHECKING:
-    import torch
 
 TRIES = 3
 ENOUGH_SECONDS = 1.0

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Callable, TypeVar
 
+import torch
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -19,8 +21,6 @@ class Lanes:
     """``count`` threads of one core each; from then on the process's other operations take one core, too."""
 
     def __init__(self, count: int) -> None:
-        import torch
-
         self.count = count
         torch.set_num_threads(1)  # OpenMP's number is the thread's own, MKL's the whole process's
         self._pool = ThreadPoolExecutor(count, "marquee-lane", torch.set_num_threads, (1,))
@@ -46,8 +46,6 @@ class Lanes:
     @contextmanager
     def all_cores(self) -> Iterator[None]:
         """For one call on every core, while no lane runs."""
-        import torch
-
         torch.set_num_threads(self.count)
         try:
             yield
@@ -56,7 +54,5 @@ class Lanes:
 
 
 def _inferring(function: Callable[[Part], Result], part: Part) -> Result:
-    import torch
-
     with torch.inference_mode():  # a property of each thread
         return function(part)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 POINTER = ctypes.c_void_p
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
@@ -41,8 +40,6 @@ class NativeCode:
 
     def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
         """The code's only output; RuntimeError where it fails (its own message goes to stderr)."""
-        import torch
-
         capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
         handles = (POINTER * len(tensors))(*map(_address, capsules))
         result = (POINTER * 1)()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 
 @functools.cache
 def pack_convolutions() -> None:
     """From here on Inductor's freezing packs every convolution's weights; once for this process."""
-    import torch
     from torch._inductor.fx_passes import freezing_patterns
     from torch._inductor.pattern_matcher import Arg, CallFunction
 
@@ -29,8 +30,6 @@ def _has_plain_weights(match: Any) -> bool:
 
 
 def _pack(match: Any, *_: Any) -> None:
-    import torch
-
     node = match.output_node()
     sample, weight, _bias, padding, stride, dilation, groups = node.args[:7]
     with match.graph.inserting_before(node):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from handler.contract.job import Job
 from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.engine.ticket import Size
+from handler.model.model import Size
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """The memory plan under an engine's options; ``factor`` is pixels per latent column or row."""
 
     plan: MemoryPlan

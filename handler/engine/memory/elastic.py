@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import Callable, TypeVar
+
+import torch
 
 from handler.contract.job import Failure
 from handler.engine.watchdog import end_if_gpu_is_lost
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,6 @@ class Elastic:
 
         None for an item that does not fit alone, BROKEN for one that fails alone with a RuntimeError.
         """
-        import torch
-
         results: list[Result | Failure | None] = []
         singly = 0
         while len(results) < len(items):

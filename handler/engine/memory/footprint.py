@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+import weakref
+from typing import Any, Callable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from handler.engine.memory.plan import Footprint
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model.load import Model
+from handler.model.model import Model
 
 
 def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:
     """Runs one UNet row and one decoding of that size in pixels and notes their peaks.
 
-    ``history_columns``: fp32 latents a sampler keeps per image (``linear.LinearCourse.columns``).
+    ``history_columns``: fp32 latents a sampler keeps per image (``linear.LinearTimestepPlan.columns``).
     """
-    import torch
-
     # Beside graphs, what the other sizes take: a replay allocates nothing.
     unet = getattr(model.unet, "plain", model.unet)
-    pixels, channels = width * height, unet.config.in_channels
-    factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
-    shape = (1, channels, height // factor, width // factor)
+    pixels, shape = width * height, (1, model.latent_channels, *model.latent_size(width, height))
     latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
-    tokens = getattr(model.tokenizer, "model_max_length", 77)
-    text = torch.zeros(1, tokens, unet.config.cross_attention_dim, device=model.device, dtype=model.dtype)
+    text = torch.zeros(1, *model.text_shape, device=model.device, dtype=model.dtype)
 
     def denoise() -> Any:
-        condition = getattr(unet.config, "time_cond_proj_dim", None)
-        extra = None if condition is None else latent.new_zeros(1, condition)
+        width = model.guidance_width
+        extra = None if width is None else latent.new_zeros(1, width)
         return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
 
     def decode() -> Any:
@@ -44,8 +40,6 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     """The most bytes that tensors made inside ``call`` took at one moment."""
-    import torch
-
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -58,12 +52,6 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
 
 def _traced_peak_bytes(call: Callable[[], Any]) -> int:
     """As above where the allocator keeps no statistics: counts each new storage until it is freed."""
-    import weakref
-
-    import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
     known: set[int] = set()
     held = {"now": 0, "peak": 0}
 

@@ -6,12 +6,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-    from handler.model.load import Model
+from handler.model.model import Model
 
 NO_LIMIT = 1 << 62
 HEADROOM = 0.9
@@ -68,8 +66,6 @@ def plan_memory(model: Model, footprint: Footprint) -> MemoryPlan:
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that can still be allocated: on the CUDA device, or in the machine and its container."""
-    import torch
-
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -78,8 +74,6 @@ def free_bytes(device: torch.device) -> int:
 
 def used_bytes(device: torch.device) -> int:
     """Bytes of the device's memory that tensors hold; on a CPU, of the machine's that this process holds."""
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     try:

@@ -11,30 +11,30 @@ from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
 from handler.contract.job import Failure, Job
-from handler.doors.torchserve.continuous import Part
-from handler.doors.torchserve.request_book import Carrier
+from handler.doors.torchserve.continuous import ReplyChunk
+from handler.doors.torchserve.request_book import RequestBook
 
 Oracle = list[tuple[Job, torch.Tensor]]
 
 
-def test_a_plain_batch_of_mixed_requests_is_answered_whole(carrier: Carrier[Answer], oracle: Oracle) -> None:
+def test_a_plain_batch_of_mixed_requests_is_answered_whole(book: RequestBook[Answer], oracle: Oracle) -> None:
     chosen = {"one": oracle[:1], "three": oracle[1:4], "none": [], "two": oracle[4:6]}
     for name, pairs in chosen.items():
-        carrier.admit(name, [job for job, _ in pairs], list)
-    answers = carrier.finish_all()
+        book.admit(name, [job for job, _ in pairs], list)
+    answers = book.finish_all()
     assert sorted(answers) == sorted(chosen)
     for name, pairs in chosen.items():
         assert [
             nearly_equal(pixels(got), wanted) for got, (_, wanted) in zip(answers[name], pairs, strict=True)
         ] == [True] * len(pairs)
-    assert carrier.open_requests == []
+    assert book.open_requests == []
 
 
-def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(carrier: Carrier[Answer]) -> None:
-    carrier.admit("big", [make_job(seed=seed) for seed in range(8)], list)
-    carrier.admit("bigger", [make_job(seed=seed) for seed in range(3)], list)
-    carrier.admit("small", [make_job(seed=seed) for seed in range(2)], list)
-    answers = carrier.finish_all()
+def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(book: RequestBook[Answer]) -> None:
+    book.admit("big", [make_job(seed=seed) for seed in range(8)], list)
+    book.admit("bigger", [make_job(seed=seed) for seed in range(3)], list)
+    book.admit("small", [make_job(seed=seed) for seed in range(2)], list)
+    answers = book.finish_all()
     assert codes(answers["big"]) == ["picture"] * 8
     assert codes(answers["bigger"]) == ["overloaded"] * 3
     assert codes(answers["small"]) == ["picture"] * 2
@@ -43,22 +43,22 @@ def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(carrier: Car
     assert refused.retry_after_seconds is not None
 
 
-def test_a_batch_without_time_left_fails_only_what_is_not_drawn(carrier: Carrier[Answer]) -> None:
-    carrier.admit("long", [long_job()], list)
-    carrier.admit("short", [make_job(num_inference_steps=1, scheduler="DDIM")], list)
-    hook = carrier.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
-    answers = carrier.finish_all(seconds=2)
+def test_a_batch_without_time_left_fails_only_what_is_not_drawn(book: RequestBook[Answer]) -> None:
+    book.admit("long", [long_job()], list)
+    book.admit("short", [make_job(num_inference_steps=1, scheduler="DDIM")], list)
+    hook = book.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
+    answers = book.finish_all(seconds=2)
     hook.remove()
     assert {name: codes(answer) for name, answer in answers.items()} == {
         "long": ["took_too_long"],
         "short": ["picture"],
     }
-    until(lambda: not carrier.engine.busy)
+    until(lambda: not book.engine.busy)
 
 
-def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle: Oracle) -> None:
+def test_requests_join_and_leave_between_calls(book: RequestBook[Answer], oracle: Oracle) -> None:
     frontend, wanted = (
-        Frontend(carrier),
+        Frontend(book),
         {f"r{number}": oracle[number : number + 2] for number in range(0, 8, 2)},
     )
     for name, pairs in wanted.items():
@@ -66,8 +66,8 @@ def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle:
     while frontend.names:
         frontend.call()
     for name, pairs in wanted.items():
-        *kept, last = frontend.parts[name]
-        assert all(part == Part(None, False) for part in kept)
+        *kept, last = frontend.chunks[name]
+        assert all(chunk == ReplyChunk(None, False) for chunk in kept)
         assert last.stop is (True if kept else None)
         assert last.reply is not None
         assert all(
@@ -75,48 +75,48 @@ def test_requests_join_and_leave_between_calls(carrier: Carrier[Answer], oracle:
         )
 
 
-def test_a_refusal_is_a_first_word_and_waits_for_no_step(carrier: Carrier[Answer], gate: Gate) -> None:
-    frontend = Frontend(carrier)
+def test_a_refusal_is_a_first_word_and_waits_for_no_step(book: RequestBook[Answer], gate: Gate) -> None:
+    frontend = Frontend(book)
     frontend.call(slow=[long_job()])
     gate.shut()
     gate.wait()
     frontend.call(bad="invalid_request")
     frontend.call(much=[make_job(seed=seed) for seed in range(12)])
     for name, code in {"bad": "invalid_request", "much": "overloaded"}.items():
-        [part] = frontend.parts[name]
-        assert part.stop is None
-        assert part.reply is not None
-        assert set(codes(part.reply)) == {code}
+        [chunk] = frontend.chunks[name]
+        assert chunk.stop is None
+        assert chunk.reply is not None
+        assert set(codes(chunk.reply)) == {code}
 
 
 def test_steps_that_a_scheduler_cannot_take_are_a_first_word_too(
-    carrier: Carrier[Answer], gate: Gate
+    book: RequestBook[Answer], gate: Gate
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     frontend.call(slow=[long_job()])
     gate.shut()
     gate.wait()
     frontend.call(bad=[make_job(), make_job(num_inference_steps=60, scheduler="LCM")])
-    [part] = frontend.parts["bad"]
-    assert part.stop is None
-    assert part.reply is not None
-    nothing, refused = part.reply
+    [chunk] = frontend.chunks["bad"]
+    assert chunk.stop is None
+    assert chunk.reply is not None
+    nothing, refused = chunk.reply
     assert nothing is None
     assert codes([refused]) == ["invalid_request"]
-    assert carrier.engine.live_count == 1
+    assert book.engine.live_count == 1
 
 
-def test_drawing_goes_on_between_the_calls(carrier: Carrier[Answer]) -> None:
-    frontend = Frontend(carrier)
+def test_drawing_goes_on_between_the_calls(book: RequestBook[Answer]) -> None:
+    frontend = Frontend(book)
     frontend.call(drawn=[make_job()], bad="invalid_request")
-    until(lambda: carrier.engine.metrics.counts["finished"] == 1)
+    until(lambda: book.engine.metrics.counts["finished"] == 1)
     frontend.call()
-    assert frontend.parts["drawn"][-1].reply is not None
+    assert frontend.chunks["drawn"][-1].reply is not None
 
 
-def test_nothing_is_drawn_for_long_when_nobody_asks_any_more(carrier: Carrier[Answer]) -> None:
-    frontend, counts = Frontend(carrier), carrier.engine.metrics.counts
-    hook = carrier.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.01))
+def test_nothing_is_drawn_for_long_when_nobody_asks_any_more(book: RequestBook[Answer]) -> None:
+    frontend, counts = Frontend(book), book.engine.metrics.counts
+    hook = book.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.01))
     frontend.call(gone=[long_job(seed) for seed in range(4)])
     steps = -1
     while steps < counts["steps"]:
@@ -131,9 +131,9 @@ def test_nothing_is_drawn_for_long_when_nobody_asks_any_more(carrier: Carrier[An
 
 @pytest.mark.parametrize("refused", ["400", "429"])
 def test_refusals_in_every_call_do_not_keep_the_others_from_being_drawn(
-    carrier: Carrier[Answer], refused: str
+    book: RequestBook[Answer], refused: str
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     frontend.call(drawn=[make_job(num_inference_steps=10, scheduler="DDIM")])
     too_many = [make_job(seed=seed) for seed in range(12)]
     bad: list[str] = []
@@ -145,13 +145,13 @@ def test_refusals_in_every_call_do_not_keep_the_others_from_being_drawn(
 
     until(refuse_one_more)
     for name in bad:
-        assert [part.stop for part in frontend.parts[name]] == [None]
+        assert [chunk.stop for chunk in frontend.chunks[name]] == [None]
 
 
 def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(
-    carrier: Carrier[Answer], gate: Gate
+    book: RequestBook[Answer], gate: Gate
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     frontend.call(gone=[long_job(seed) for seed in range(4)])
     gate.shut()
     gate.wait()
@@ -160,27 +160,27 @@ def test_a_client_that_hangs_up_is_cancelled_before_the_next_step(
     running = len(gate.rows)
     gate.let(3)
     assert gate.rows[running - 1 :] == [8, 2, 2, 2]
-    assert carrier.engine.metrics.counts["cancelled"] == 4
+    assert book.engine.metrics.counts["cancelled"] == 4
 
 
 def test_a_picture_finished_in_the_step_of_its_hang_up_is_nobodys(
-    carrier: Carrier[Answer], gate: Gate
+    book: RequestBook[Answer], gate: Gate
 ) -> None:
-    frontend, lone = Frontend(carrier), make_job(num_inference_steps=1, scheduler="DDIM")
+    frontend, lone = Frontend(book), make_job(num_inference_steps=1, scheduler="DDIM")
     gate.shut()
     frontend.call(gone=[lone])
     gate.wait()
     frontend.hang_up("gone")
     frontend.call()
     gate.open()
-    until(lambda: carrier.engine.metrics.counts["finished"] == 1)
+    until(lambda: book.engine.metrics.counts["finished"] == 1)
     assert frontend.draws_a_picture()
 
 
 def test_the_next_in_line_takes_the_place_before_the_next_unet_call(
-    carrier: Carrier[Answer], gate: Gate
+    book: RequestBook[Answer], gate: Gate
 ) -> None:
-    frontend, engine = Frontend(carrier), carrier.engine
+    frontend, engine = Frontend(book), book.engine
     frontend.call(**{name: [long_job(seed)] for seed, name in enumerate("abcd")}, next=[long_job()])
     gate.shut()
     gate.wait()
@@ -191,12 +191,12 @@ def test_the_next_in_line_takes_the_place_before_the_next_unet_call(
     assert (engine.live_count, engine.metrics.counts["admitted"]) == (4, 5)
 
 
-def test_a_failure_after_the_first_word_ends_the_request_in_its_body(carrier: Carrier[Answer]) -> None:
-    frontend = Frontend(carrier)
+def test_a_failure_after_the_first_word_ends_the_request_in_its_body(book: RequestBook[Answer]) -> None:
+    frontend = Frontend(book)
     frontend.call(drawing=[long_job()])
     frontend.names.append("new")
-    parts = frontend.iterations.abandon(frontend.names, [Failure(500, "internal", "")])
-    assert [part.stop for part in parts] == [True, None]
-    until(lambda: not carrier.engine.busy)
+    chunks = frontend.batches.abandon(frontend.names, [Failure(500, "internal", "")])
+    assert [chunk.stop for chunk in chunks] == [True, None]
+    until(lambda: not book.engine.busy)
     frontend.names = []
     assert frontend.draws_a_picture()
