@@ -94,7 +94,7 @@ def _calls_before_the_next(mar: Path) -> int:
     """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
-        engine, _, settings = core.load_engine(Path(unpacked), compiled=False)
+        engine, _, settings = core.load_engine(Path(unpacked))
     bodies, watchdog = traffic.equal(LONG), Watchdog(600)
     book = RequestBook[Any](Runner(engine, watchdog))
     batches, names = ContinuousBatches(book), [str(number) for number in range(PLACES + 1)]

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
 
 from handler import __version__
 from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
-if TYPE_CHECKING:
-    from handler.model.model import Model
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256."""
+
+    device: str
+    dtype: str
+    channels_last: bool
+    threads: int
+    weights_digest: str
+    archive_digest: str | None
 
 
-def describe(model: Model, settings: Settings, threads: int, archive_digest: str | None) -> dict[str, Any]:
+def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -> dict[str, object]:
     """The JSON object that answers {"describe": true} and TorchServe's describe request."""
     return {
         "versions": versions(),
-        "device": str(model.device),
-        "dtype": str(model.dtype).rpartition(".")[2],
-        "channels_last": model.channels_last,
-        "threads": threads,
-        "weights_digest": model.weights_digest,
-        "archive_digest": archive_digest,
+        **dataclasses.asdict(loaded),
         "limits": dataclasses.asdict(settings.limits),
         "defaults": dataclasses.asdict(settings.defaults),
         "schedulers": list(settings.schedulers),
         "output_formats": list(OUTPUT_FORMATS),
         "responses": list(RESPONSES),
+        "engine": dict(engine),
     }
 
 

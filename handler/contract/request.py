@@ -26,7 +26,14 @@ class Describe:
     """An instance that asks what this archive is instead of asking for a picture."""
 
 
-Item = Union[Job, Describe]
+@dataclass(frozen=True)
+class Pictures:
+    """An instance that asks for pictures: a job for each, in order."""
+
+    jobs: tuple[Job, ...]
+
+
+Item = Union[Pictures, Describe]
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,11 @@ class Request:
 
     items: tuple[Item, ...]
     bare: bool = False
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All that is to be drawn, in the order in which ``reply`` takes the outcomes."""
+        return tuple(job for item in self.items if isinstance(item, Pictures) for job in item.jobs)
 
 
 def parse_row(row: Any, settings: Settings, draw_seed: Callable[[], int]) -> Request | Refusal:
@@ -123,7 +135,7 @@ class _Parser:
             return None
         if values.get("seed") is None:
             values["seed"] = self._draw_seed()
-        return Job(**values)
+        return Pictures((Job(**values),))
 
     def _describe(self, index: int, given: Mapping[str, Any]) -> Describe | None:
         if given["describe"] is True and len(given) == 1:

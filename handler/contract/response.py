@@ -12,7 +12,7 @@ from typing import Any
 from handler.contract.encode import encode
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.contract.problem import Problem, Refusal, error_body
-from handler.contract.request import Describe, Item, Request
+from handler.contract.request import Describe, Item, Pictures, Request
 
 MAX_EXACT = 2**53
 
@@ -36,14 +36,16 @@ def reply(
 ) -> Reply:
     """The reply to one request: a prediction per instance, or one error.
 
-    ``outcomes`` has one entry per Job among the request's items, in order.
+    ``outcomes`` has one entry per job of the request, in order.
     """
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures:
         return refuse(_failed(request.items, outcomes, failures[0]))
     drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
     predictions = [
-        dict(description) if isinstance(item, Describe) else _predict(item, next(drawn), description)
+        dict(description)
+        if isinstance(item, Describe)
+        else _predict([(job, next(drawn)) for job in item.jobs], description)
         for item in request.items
     ]
     text = to_json(predictions[0] if request.bare else {"predictions": predictions})
@@ -57,12 +59,19 @@ def to_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _predict(job: Job, picture: Picture, description: Mapping[str, Any]) -> Any:
-    """One prediction: base64 text, or an object with the image and its receipt."""
-    image = base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
-    if job.response == "image":
-        return image
-    return {"image": image, "receipt": _receipt(job, picture, description)}
+def _predict(drawn: Sequence[tuple[Job, Picture]], description: Mapping[str, Any]) -> object:
+    """One prediction: base64 text, or an object with the image and its receipt; lists of several pictures."""
+    images = [_base64(job, picture) for job, picture in drawn]
+    if drawn[0][0].response == "image":
+        return images if len(images) > 1 else images[0]
+    receipts = [_receipt(job, picture, description) for job, picture in drawn]
+    if len(images) > 1:
+        return {"images": images, "receipts": receipts}
+    return {"image": images[0], "receipt": receipts[0]}
+
+
+def _base64(job: Job, picture: Picture) -> str:
+    return base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
 
 
 def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict
 
 def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Failure) -> Refusal:
     """The error of a request with failed pictures: the first failure's, with all of them named."""
-    positions = [index for index, item in enumerate(items) if isinstance(item, Job)]
+    positions = [index for index, item in enumerate(items) if isinstance(item, Pictures) for _ in item.jobs]
     problems = tuple(
         Problem(index, "instance", None, "", outcome.message)
         for index, outcome in zip(positions, outcomes)

@@ -31,10 +31,11 @@ EXIT_SECONDS = 10.0
 class Runner:
     """Steps ``engine`` while it is busy. Any thread may call its methods.
 
-    An exception in a step is the failure of the jobs that were in it, and of no others.
+    An exception in a step is the failure of the jobs that were in it, and of no others. ``threads`` is
+    torch's number for the thread that steps; by default the caller's own.
     """
 
-    def __init__(self, engine: Engine, watchdog: Watchdog) -> None:
+    def __init__(self, engine: Engine, watchdog: Watchdog, threads: int | None = None) -> None:
         self.engine = engine
         self._watchdog = watchdog
         self._changed = threading.Condition()
@@ -42,10 +43,8 @@ class Runner:
         self._cancelled: list[Ticket] = []
         self._draws_until = math.inf
         self._closed = False
-        # OpenMP's number of threads is each thread's own.
-        self._thread = threading.Thread(
-            target=self._run, args=(torch.get_num_threads(),), name="marquee-engine", daemon=True
-        )
+        threads = threads or torch.get_num_threads()  # OpenMP's number is each thread's own
+        self._thread = threading.Thread(target=self._run, args=(threads,), name="marquee-engine", daemon=True)
         self._thread.start()
         atexit.register(self._stop, EXIT_SECONDS)
 

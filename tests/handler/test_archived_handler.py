@@ -101,7 +101,7 @@ from handler.contract.request import parse_row
 from handler.contract.settings import Settings
 body = b'{{"instances": ["a cat"], "parameters": {{"seed": "12"}}}}'
 request = parse_row({{"body": body}}, Settings(), int)
-assert request.items[0].seed == 12, request
+assert request.jobs[0].seed == 12, request
 refusal = parse_row({{"body": b'{{"instances": [{{"promt": 1}}]}}'}}, Settings(), int)
 assert [problem.field for problem in refusal.problems] == ["promt", "prompt"], refusal
 """

@@ -26,7 +26,7 @@ def parse(body: Any) -> Request | Refusal:
 def parse_one(**fields: Any) -> Any:
     request = parse({"instances": [{"prompt": "a cat", **fields}]})
     assert isinstance(request, Request), request
-    return request.items[0]
+    return request.jobs[0]
 
 
 def problems_of(body: Any) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_instance_fields_override_parameters_which_override_defaults() -> None:
         }
     )
     assert isinstance(request, Request)
-    assert [(job.num_inference_steps, job.seed) for job in request.items] == [(7, 5), (4, 9)]  # type: ignore[union-attr]
+    assert [(job.num_inference_steps, job.seed) for job in request.jobs] == [(7, 5), (4, 9)]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def _refused(body: Any) -> Refusal:
 def test_batch_predictions_wrappings(instance: Any) -> None:
     request = parse({"instances": [instance], "parameters": None})
     assert isinstance(request, Request)
-    assert request.items[0].prompt == "a cat"  # type: ignore[union-attr]
+    assert request.jobs[0].prompt == "a cat"
 
 
 def test_describe_may_stand_beside_prompts() -> None:

@@ -86,3 +86,19 @@ class ContinuousBatches(Generic[Reply]):
             return ReplyChunk(None, False)
         self._kept.discard(name)
         return ReplyChunk(reply, True if known else None)
+
+
+def sends_calls() -> bool:
+    """Whether this TorchServe knows ``continuousBatching``; before 0.9 it sends plain batches all the same.
+
+    Raises RuntimeError for 0.9 to 0.11.0, which know the switch and then answer nothing.
+    """
+    import ts
+
+    version = tuple(int(part) for part in ts.__version__.split(".")[:3] if part.isdigit())
+    if (0, 9) <= version < (0, 11, 1):
+        raise RuntimeError(
+            f"TorchServe {ts.__version__} answers nothing under continuousBatching; take it out of"
+            " the archive's model-config.yaml"
+        )
+    return version >= (0, 9)

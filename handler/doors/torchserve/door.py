@@ -10,64 +10,50 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Union
+from typing import Union
 
-from handler.contract.job import Job, Outcome
+from handler.contract.job import Outcome
 from handler.contract.problem import Refusal
 from handler.contract.request import Describe, Request, parse_row
 from handler.contract.response import Reply, refuse, reply, to_json
 from handler.contract.settings import Settings, load_settings
-from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk
+from handler.doors.torchserve.context import Context
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk, sends_calls
 from handler.doors.torchserve.drain import DRAINING, Gate
-from handler.doors.torchserve.envelope import are_instances, in_band, own_envelopes
+from handler.doors.torchserve.envelope import are_instances, in_band
+from handler.doors.torchserve.guard import guarded
 from handler.doors.torchserve.metrics import Publisher
 from handler.doors.torchserve.request_book import RequestBook
-from handler.model.digest import archive_digest
+from handler.model.libraries import set_library_environment
 
 logger = logging.getLogger(__name__)
 
 INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 
-# Read by the libraries when they are first imported: nothing is fetched, and no progress bars.
-LIBRARY_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 # What a request is once it has been read: to be drawn, refused, or answered already.
 Parsed = Union[Request, Refusal, Reply]
-
-
-# The loader binds an envelope right after it has imported the handler, so this runs at import.
-own_envelopes()
 
 
 class Door:
     """Loads the archive's model and answers TorchServe's batches."""
 
+    _book: RequestBook[Reply]
+    _batches: ContinuousBatches[Reply] | None = None
+    _publisher: Publisher | None = None
+    _description: Mapping[str, object]
+
     def __init__(self) -> None:
         self._settings = Settings()
-        self._book: Any = None
-        self._batches: Any = None
-        self._publisher: Any = None
-        self._description: dict[str, Any] = {}
         self._gate = Gate(os.environ.get("MARQUEE_DRAIN_FILE"))
 
-    def initialize(self, context: Any) -> None:
+    def initialize(self, context: Context) -> None:
         """Load and warm up; raises RuntimeError, a failed load to TorchServe, that says what is wrong."""
         properties = context.system_properties
         try:
-            # OpenMP keeps helpers for each thread that computed; those of loading end with its thread. With
-            # more of them than cores libgomp sends them to sleep at once: a small step took thrice as long.
             with ThreadPoolExecutor(1, "marquee-load") as loading:
                 loading.submit(self._load, Path(properties["model_dir"]), properties.get("gpu_id")).result()
             self._warm_up()
@@ -78,118 +64,85 @@ class Door:
             raise RuntimeError(message) from error
         logger.info("marquee is ready on %s in %s", self._description["device"], self._description["dtype"])
 
-    def handle(self, data: Any, context: Any) -> list[Any]:
+    def handle(self, data: Sequence[object] | None, context: Context) -> list[object]:
         """Answer a batch, or one iteration of it: exactly one entry per row of ``data``, whatever happens."""
         rows = list(data or [])
-        try:
-            answers = self._iterate(rows, context) if self._batches else self._handle_batch(rows, context)
-        except Exception:
-            logger.exception("answering %d requests failed", len(rows))
-            answers = self._give_up(rows, context)
-        self._publish()
+        answers = guarded(
+            f"answering {len(rows)} requests",
+            lambda: self._answer_batch(rows, context),
+            lambda: self._give_up(rows, context),
+        )
+        guarded("publishing metrics", self._publish, self._publish_no_more)
         return answers
 
     def _publish(self) -> None:
-        try:
-            if self._publisher is not None:
-                self._publisher.publish()
-        except Exception:
-            logger.exception("publishing metrics failed; there will be none from this worker")
-            self._publisher = None
+        if self._publisher is not None:
+            self._publisher.publish()
 
-    def _give_up(self, rows: list[Any], context: Any) -> list[Any]:
+    def _publish_no_more(self) -> None:
+        self._publisher = None
+
+    def _answer_batch(self, rows: Sequence[object], context: Context) -> list[object]:
+        if self._batches is not None:
+            return self._iterate(self._batches, rows, context)
+        if are_instances(rows, context):
+            instances = [self._parse({"instances": [row]}) for row in rows]
+            return in_band(self._draw(instances), self._settings.limits.max_response_bytes)
+        requests = [self._parse_request(row, context, index) for index, row in enumerate(rows)]
+        return [_send(context, index, one) for index, one in enumerate(self._draw(requests))]
+
+    def _give_up(self, rows: Sequence[object], context: Context) -> list[object]:
         """An error for every row, said as well as a context allows that has just failed."""
-        chunks = [ReplyChunk(refuse(INTERNAL), None)] * len(rows)
-        try:
-            if self._batches:
-                names = [context.request_ids[index] for index in range(len(rows))]
-                chunks = self._batches.abandon(names, refuse(INTERNAL))
-                context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
-            else:
-                self._book.abandon()
-            return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
-        except Exception:
-            logger.exception("giving up on %d requests failed, too", len(rows))
-            return [refuse(INTERNAL).text] * len(rows)
+        return guarded(
+            f"giving up on {len(rows)} requests",
+            lambda: self._refuse_batch(rows, context),
+            lambda: [refuse(INTERNAL).text for _ in rows],
+        )
 
-    def _handle_batch(self, rows: list[Any], context: Any) -> list[Any]:
-        merged = are_instances(rows, context)
-        try:
-            requests: list[Parsed]
-            if merged:
-                requests = [self._parse({"instances": [row]}) for row in rows]
-            else:
-                requests = [self._parse_request(row, context, index) for index, row in enumerate(rows)]
-            replies = self._answer(requests)
-        except Exception:
-            logger.exception("a batch of %d requests failed", len(rows))
-            self._book.abandon()
-            replies = [refuse(INTERNAL)] * len(rows)
-        if merged:
+    def _refuse_batch(self, rows: Sequence[object], context: Context) -> list[object]:
+        if self._batches is not None:
+            chunks = self._batches.abandon(_names(rows, context), refuse(INTERNAL))
+            return _send_chunks(context, chunks)
+        self._book.abandon()
+        replies = [refuse(INTERNAL) for _ in rows]
+        if are_instances(rows, context):
             return in_band(replies, self._settings.limits.max_response_bytes)
         return [_send(context, index, one) for index, one in enumerate(replies)]
 
-    def _iterate(self, rows: list[Any], context: Any) -> list[Any]:
+    def _iterate(
+        self, batches: ContinuousBatches[Reply], rows: Sequence[object], context: Context
+    ) -> list[object]:
         """Continuous batching: draw for a moment, then say what there is to say to each request."""
-        names = [context.request_ids[index] for index in range(len(rows))]
 
-        def read(index: int) -> Any:
+        def read(index: int) -> Arrival[Reply] | Reply:
             request = self._parse_request(rows[index], context, index)
             if isinstance(request, Request):
-                return Arrival(_jobs(request), partial(self._reply, request))
+                return Arrival(request.jobs, partial(self._reply, request))
             return self._reply(request, ())
 
-        try:
-            chunks = self._batches.iterate(names, read)
-        except Exception:
-            logger.exception("an iteration of %d requests failed", len(rows))
-            chunks = self._batches.abandon(names, refuse(INTERNAL))
-        context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
-        return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
+        return _send_chunks(context, batches.iterate(_names(rows, context), read))
 
     def _load(self, root: Path, gpu_id: int | None) -> None:
-        os.environ.update(LIBRARY_ENVIRONMENT)
-        from handler.contract.describe import describe
-        from handler.engine.accelerate.compiled import with_compiled_unet
-        from handler.engine.accelerate.gpu import tune_for_gpu
-        from handler.engine.profile import choose_profile
-        from handler.engine.runner import Runner
-        from handler.engine.start import start_engine
-        from handler.engine.watchdog import Watchdog
-        from handler.model.device import set_threads
-        from handler.model.load import load_model
-        from handler.model.vendored import check_pillow
+        set_library_environment()
+        # Here, after the archive's own packages and the environment are in place.
+        from handler.engine.opening import open_engine
 
-        check_pillow()
-        _quiet_libraries()
         settings = load_settings(root / "model-config.yaml")
-        threads = set_threads(settings)
-        model = with_compiled_unet(load_model(root / "model", settings, gpu_id), root)
-        model = tune_for_gpu(model, settings)
-        self._settings = settings
-        profile = choose_profile(model, settings)
-        engine = start_engine(model, settings, profile)
-        self._description = {
-            **describe(model, settings, threads, archive_digest(root)),
-            "engine": {
-                **asdict(profile),
-                "strict": settings.strict,
-                "continuous": settings.continuous_batching,
-            },
-        }
-        self._book = RequestBook(Runner(engine, Watchdog(settings.max_step_seconds)))
-        if settings.continuous_batching and not _ignores_continuous_batching():
+        opened = open_engine(root, settings, () if gpu_id is None else (gpu_id,))
+        self._settings, self._description = settings, opened.description
+        self._book = RequestBook(opened.start())
+        if settings.continuous_batching and sends_calls():
             self._batches = ContinuousBatches(self._book)
 
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
         steps = min(2, self._settings.defaults.num_inference_steps)
         instance = {"prompt": "warm-up", "num_inference_steps": steps, "seed": 0}
-        (answer,) = self._answer([self._parse({"instances": [instance]})])
+        (answer,) = self._draw([self._parse({"instances": [instance]})])
         if answer.status != 200:
             raise RuntimeError(f"the warm-up request failed: {answer.text}")
 
-    def _parse_request(self, row: Any, context: Any, index: int) -> Parsed:
+    def _parse_request(self, row: object, context: Context, index: int) -> Parsed:
         if self._gate.asks_to_close(row):
             # Its answer leaves with its batch's, after every request that came before it.
             return Reply(200, to_json(self._gate.close(running=len(self._book.open_requests))))
@@ -200,17 +153,16 @@ class Door:
             return Request((Describe(),), bare=True)
         return self._parse(row)
 
-    def _parse(self, row: Any) -> Request | Refusal:
-        try:
-            return parse_row(row, self._settings, _draw_seed)
-        except Exception:
-            logger.exception("parsing a request failed")
-            return INTERNAL
+    def _parse(self, row: object) -> Request | Refusal:
+        return guarded(
+            "parsing a request", lambda: parse_row(row, self._settings, _draw_seed), lambda: INTERNAL
+        )
 
-    def _answer(self, requests: Sequence[Parsed]) -> list[Reply]:
+    def _draw(self, requests: Sequence[Parsed]) -> list[Reply]:
         """Draw all requests' jobs together, then reply to each its own."""
         for index, request in enumerate(requests):
-            self._book.admit(str(index), _jobs(request), partial(self._reply, request))
+            jobs = request.jobs if isinstance(request, Request) else ()
+            self._book.admit(str(index), jobs, partial(self._reply, request))
         answers = self._book.finish_all(self._settings.max_batch_seconds)
         return [answers[str(index)] for index in range(len(requests))]
 
@@ -219,32 +171,24 @@ class Door:
             return request
         if isinstance(request, Refusal):
             return refuse(request)
-        try:
-            return reply(request, outcomes, self._description, self._settings.limits.max_response_bytes)
-        except Exception:
-            logger.exception("replying to a request failed")
-            return refuse(INTERNAL)
+        most = self._settings.limits.max_response_bytes
+        return guarded(
+            "replying to a request",
+            lambda: reply(request, outcomes, self._description, most),
+            lambda: refuse(INTERNAL),
+        )
 
 
-def _quiet_libraries() -> None:
-    """Errors only, wherever they were first imported: their warnings quote the prompts they truncate."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
-
-def _jobs(request: Parsed) -> list[Job]:
-    items = request.items if isinstance(request, Request) else ()
-    return [item for item in items if isinstance(item, Job)]
+def _names(rows: Sequence[object], context: Context) -> list[str]:
+    assert context.request_ids is not None
+    return [context.request_ids[index] for index in range(len(rows))]
 
 
 def _draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def _send(context: Any, index: int, one: Reply) -> str:
+def _send(context: Context, index: int, one: Reply) -> str:
     context.set_response_status(one.status, "", index)
     context.set_response_content_type(index, "application/json")
     if one.retry_after_seconds is not None:
@@ -252,7 +196,12 @@ def _send(context: Any, index: int, one: Reply) -> str:
     return one.text
 
 
-def _send_chunk(context: Any, index: int, chunk: ReplyChunk[Reply]) -> str:
+def _send_chunks(context: Context, chunks: Sequence[ReplyChunk[Reply]]) -> list[object]:
+    context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
+    return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
+
+
+def _send_chunk(context: Context, index: int, chunk: ReplyChunk[Reply]) -> str:
     """What to say now; an error after the headers have left, with status 200, names its own status."""
     if chunk.reply is None:
         context.set_response_content_type(index, "application/json")
@@ -266,21 +215,5 @@ def _send_chunk(context: Any, index: int, chunk: ReplyChunk[Reply]) -> str:
     return to_json(answer)
 
 
-def _stop(chunk: ReplyChunk[Reply], _: Any) -> bool | None:
+def _stop(chunk: ReplyChunk[Reply], _: object) -> bool | None:
     return chunk.stop
-
-
-def _ignores_continuous_batching() -> bool:
-    """TorchServe before 0.9 does not know the switch and sends plain batches.
-
-    Raises RuntimeError for 0.9 to 0.11.0, which know it and then answer nothing.
-    """
-    import ts
-
-    version = tuple(int(part) for part in ts.__version__.split(".")[:3] if part.isdigit())
-    if (0, 9) <= version < (0, 11, 1):
-        raise RuntimeError(
-            f"TorchServe {ts.__version__} answers nothing under continuousBatching; take it out of"
-            " the archive's model-config.yaml"
-        )
-    return version < (0, 9)

@@ -11,34 +11,36 @@ from typing import Any
 
 from handler.contract.problem import Refusal
 from handler.contract.response import Reply, refuse
+from handler.doors.torchserve.context import Context
 
 NO_ROOM = Refusal(413, "response_too_large", "the answers to this batch are too large together")
 
 
-def are_instances(rows: Sequence[Any], context: Any) -> bool:
+def are_instances(rows: Sequence[object], context: Context) -> bool:
     """Whether an envelope that is not ours has merged the batch into one list of instances.
 
     Rows of requests are mappings from parameter names to values, "body" that of most. A prompt is text there
     only as a part of a form.
     """
-    if len(rows) != len(context.request_ids or rows) or not all(isinstance(row, Mapping) for row in rows):
+    requests = [row for row in rows if isinstance(row, Mapping)]
+    if len(rows) != len(context.request_ids or rows) or len(requests) < len(rows):
         return True
-    if any("body" in row for row in rows):
+    if any("body" in row for row in requests):
         return False
-    fields = [row.get(name) for row in rows for name in ("prompt", "describe", "data")]
+    fields = [row.get(name) for row in requests for name in ("prompt", "describe", "data")]
     return any(isinstance(field, (str, bool)) or _has_prompt(field) for field in fields)
 
 
-def _has_prompt(value: Any) -> bool:
+def _has_prompt(value: object) -> bool:
     return isinstance(value, Mapping) and "prompt" in value
 
 
-def in_band(replies: Sequence[Reply], max_bytes: int) -> list[Any]:
+def in_band(replies: Sequence[Reply], max_bytes: int) -> list[object]:
     """A prediction per instance, errors among them as objects, together below the reply limit.
 
     Nothing may be said through the context here: its indexes are those of requests.
     """
-    room, predictions = max_bytes, []
+    room, predictions = max_bytes, list[object]()
     for one in replies:
         sent = one if len(one.text) <= room else refuse(NO_ROOM)
         room -= len(sent.text)

@@ -8,9 +8,10 @@ a metrics file.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from handler.engine.engine import Engine
+if TYPE_CHECKING:
+    from handler.engine.engine import Engine
 
 SECONDS_BETWEEN = 1.0
 COUNTERS = ("admitted", "refused", "cancelled", "finished", "failed", "steps", "unet_calls", "image_steps")
