@@ -8,9 +8,10 @@ import statistics
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from benchmarks import core, load, traffic
 from handler.contract.job import Job
 from handler.doors.torchserve.continuous import Arrival, ContinuousBatches
 from handler.doors.torchserve.request_book import RequestBook
-from handler.engine.metrics import EngineMetrics
 from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
 from pipeline.archive.build import BuildConfig, build
@@ -56,14 +56,15 @@ class Promise:
         return None if self.below is None else self.worst < self.below
 
 
-@dataclass
-class Journal(EngineMetrics):
+class Journal(Counter[str]):
     """What the engine counts, in order."""
 
-    names: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
-    def count(self, name: str, by: int = 1) -> None:
-        super().count(name, by)
+    def __setitem__(self, name: str, count: int) -> None:
+        super().__setitem__(name, count)
         self.names.append(name)
 
 
@@ -105,7 +106,7 @@ def _calls_before_the_next(mar: Path) -> int:
     batches.iterate(names, read)
     while engine.live_count < PLACES:
         time.sleep(0.01)
-    engine.metrics = journal = Journal()
+    engine.metrics.counts = journal = Journal()
     batches.iterate(names[1:], read)
     while "admitted" not in journal.names:
         time.sleep(0.01)

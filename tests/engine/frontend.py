@@ -24,7 +24,7 @@ class Gate:
         self.rows: list[int] = []
         self._is_shut = False
         self._passes, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
-        self._hook = drawing.engine._model.unet.register_forward_pre_hook(self._pass)
+        self._hook = drawing.engine.model.unet.register_forward_pre_hook(self._pass)
 
     def shut(self) -> None:
         self._is_shut = True

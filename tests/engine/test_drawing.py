@@ -126,7 +126,7 @@ def test_a_listener_that_fails_costs_nobody_a_picture(runner: Runner) -> None:
 
 
 def test_drawing_needs_nobody_who_asks(runner: Runner) -> None:
-    hook = runner.engine._model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
+    hook = runner.engine.model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
     drawing = runner.draw(make_job(num_inference_steps=25, scheduler="DDIM"))
     until(drawing.outcome.done)  # over two seconds, in which nobody says a word
     hook.remove()

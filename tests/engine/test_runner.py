@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from frontend import Answer, Frontend, Gate, codes, long_job, until
@@ -19,14 +18,16 @@ SHORT = make_job(num_inference_steps=1, scheduler="DDIM")
 
 
 def fail_once(book: RequestBook[Answer], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine's next call of ``method`` is an error as no chunk of the engine may have."""
-    right: Callable[..., Any] = getattr(book.engine, method)
+    """The next call of ``method``, such as "batch.encode", is an error as no part of the engine may have."""
+    part, _, name = method.partition(".")
+    owner = getattr(book.engine, part)
+    right: Callable[..., object] = getattr(owner, name)
 
-    def fail(*_: Any, **__: Any) -> None:
-        monkeypatch.setattr(book.engine, method, right)
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(owner, name, right)
         raise MemoryError("injected")
 
-    monkeypatch.setattr(book.engine, method, fail)
+    monkeypatch.setattr(owner, name, fail)
 
 
 def answered(frontend: Frontend, name: str) -> list[str]:
@@ -37,7 +38,7 @@ def answered(frontend: Frontend, name: str) -> list[str]:
     return codes(reply)
 
 
-@pytest.mark.parametrize("method", ["_denoise", "_encode", "_decode"])
+@pytest.mark.parametrize("method", ["batch.step", "batch.encode", "decodes.take"])
 def test_an_error_in_a_step_costs_only_those_who_were_in_it(
     method: str, book: RequestBook[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,13 +49,13 @@ def test_an_error_in_a_step_costs_only_those_who_were_in_it(
     frontend.call(**{name: [long_job(seed)] for seed, name in enumerate("abcd")}, waits=[SHORT])
     gate.let(1)  # "drawn" is finished and nobody has asked for it yet; a to d have places
     fail_once(book, method, monkeypatch)
-    if method == "_encode":
+    if method == "batch.encode":
         frontend.hang_up("d")
         frontend.call()  # "waits" has its turn, and in it comes the error
     gate.open()
     assert answered(frontend, "drawn") == ["picture"]
     assert {name: answered(frontend, name) for name in "abc"} == {name: ["internal"] for name in "abc"}
-    assert answered(frontend, "waits") == (["internal"] if method == "_encode" else ["picture"])
+    assert answered(frontend, "waits") == (["internal"] if method == "batch.encode" else ["picture"])
     assert frontend.draws_a_picture()
     assert book.engine.live_count == 0
 
@@ -63,7 +64,7 @@ def test_an_error_before_anybody_is_taken_in_does_not_come_for_ever(
     book: RequestBook[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frontend = Frontend(book)
-    fail_once(book, "_next_in_line", monkeypatch)
+    fail_once(book, "admission.next_in_line", monkeypatch)
     frontend.call(waits=[SHORT])
     assert answered(frontend, "waits") == ["internal"]
     assert frontend.draws_a_picture()
@@ -76,7 +77,7 @@ def test_an_error_when_all_its_clients_are_gone_is_not_the_next_ones(
     gate.shut()
     frontend.call(gone=[long_job()])
     gate.wait()
-    fail_once(book, "_advance", monkeypatch)
+    fail_once(book, "batch._advance", monkeypatch)
     frontend.hang_up("gone")
     gate.open()
     until(lambda: book.engine.metrics.counts["failed"] == 1)
@@ -90,7 +91,7 @@ def test_an_error_in_the_step_of_a_batch_given_up_is_not_the_next_batchs(
     book.admit("late", [long_job()], list)
     assert codes(book.finish_all(seconds=0.3)["late"]) == ["took_too_long"]
     gate.wait()
-    fail_once(book, "_advance", monkeypatch)
+    fail_once(book, "batch._advance", monkeypatch)
     book.admit("next", [SHORT], list)
     gate.open()
     assert codes(book.finish_all()["next"]) == ["picture"]
@@ -103,7 +104,7 @@ def test_a_job_that_cannot_join_fails_alone(
     gate.shut()
     frontend.call(live=[make_job(num_inference_steps=3, scheduler="DDIM")])
     gate.wait()
-    sampler = book.engine._samplers.of(book.engine._capacity.size(SHORT))
+    sampler = book.engine.batch._samplers.of(book.engine.model.latent_size(SHORT.width, SHORT.height))
 
     def fail(*_: object) -> None:
         monkeypatch.undo()

@@ -165,7 +165,7 @@ class HalfBroken(Engine):
 
 def with_engine(door: Door, kind: type[Engine]) -> None:
     engine = door._book.engine
-    made = kind(engine._model, engine.options, engine._capacity.plan)
+    made = kind(engine.model, engine.options, engine.plan)
     door._book = RequestBook(Runner(made, Watchdog(seconds=600)))
 
 
