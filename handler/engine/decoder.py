@@ -9,17 +9,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from handler.contract.job import Failure
-from handler.engine.accelerate.lanes import Lanes
 from handler.engine.memory.elastic import BROKEN, Elastic
 from handler.engine.ticket import Ticket
 from handler.model.model import Model, Size
+
+if TYPE_CHECKING:
+    from handler.engine.accelerate.lanes import Lanes
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ def draw(engine: Engine, jobs: Sequence[Job]) -> list[Outcome]:
     return [outcomes[ticket] for ticket in tickets]
 
 
-def pixels(outcome: Outcome) -> torch.Tensor:
+def pixels(outcome: Outcome | None) -> torch.Tensor:
     """(height, width, 3) uint8 of a picture; fails on a Failure."""
     assert isinstance(outcome, Picture), outcome
     return torch.from_numpy(numpy.asarray(outcome.image).copy())

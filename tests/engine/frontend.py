@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from tiny import make_job
+from tiny import layers, make_job
 
 from handler.contract.job import Failure, Job, Outcome
 from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk
@@ -24,7 +24,7 @@ class Gate:
         self.rows: list[int] = []
         self._is_shut = False
         self._passes, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
-        self._hook = drawing.engine.model.unet.register_forward_pre_hook(self._pass)
+        self._hook = layers(drawing.engine.model.unet).register_forward_pre_hook(self._pass)
 
     def shut(self) -> None:
         self._is_shut = True

@@ -44,7 +44,10 @@ def _call(unet: Any, rows: int, side: int, model: Any) -> torch.Tensor:
     config = model.unet.config
     texts = torch.zeros(rows, 4, config.cross_attention_dim)
     with torch.inference_mode():
-        return unet(torch.ones(rows, 4, side, side), torch.zeros(rows), encoder_hidden_states=texts)[0]
+        predicted: torch.Tensor = unet(
+            torch.ones(rows, 4, side, side), torch.zeros(rows), encoder_hidden_states=texts
+        )[0]
+        return predicted
 
 
 def test_only_the_shapes_it_was_compiled_for_reach_the_compiled_code(model: Any) -> None:

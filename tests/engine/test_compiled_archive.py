@@ -19,6 +19,7 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels
 from PIL import Image
+from tiny import layers
 
 from handler.contract.job import Job, Picture
 from handler.contract.schedulers import SCHEDULERS
@@ -105,7 +106,7 @@ def test_the_compiled_unet_draws_the_eager_ones_pictures(
     jobs = _jobs(settings)
     engine = _engine(compiled_model, settings)
     eager_calls: list[int] = []
-    hook = plain_model.unet.register_forward_hook(lambda *_: eager_calls.append(1))
+    hook = layers(plain_model.unet).register_forward_hook(lambda *_: eager_calls.append(1))
     drawn = draw(engine, jobs)
     assert eager_calls == []
     wanted = draw(_engine(plain_model, settings), jobs)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 from driving import nearly_equal, pixels
+from PIL import Image
+from tiny import layers
 
 from handler.contract.job import Failure, Outcome, Picture
 from handler.engine.accelerate.compiled import CompiledUNet
@@ -100,7 +102,7 @@ def test_parts_are_even_and_never_empty(count: int, two_threads: None) -> None:
 def decoded_rows(model: Model) -> Iterator[list[int]]:
     """The number of latents of every call of the autoencoder's decoder."""
     rows: list[int] = []
-    hook = model.vae.decoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    hook = layers(model.vae).decoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     yield rows
     hook.remove()
 
@@ -142,7 +144,7 @@ def test_what_equal_lanes_leave_over_of_slow_pictures_is_decoded_on_all_cores(
         unknown, slow, lone = decoder.decode(latents), decoder.decode(latents), decoder.decode(latents[:1])
     assert (sorted(decoded_rows[:2]), sorted(decoded_rows[2:5]), decoded_rows[5:]) == ([2, 3], [1, 2, 2], [1])
     for one, other in zip([*slow, *lone], [*unknown, unknown[0]], strict=True):
-        assert nearly_equal(pixels(Picture(one, {})), pixels(Picture(other, {})))
+        assert nearly_equal(pixels(_picture(one)), pixels(_picture(other)))
 
 
 @pytest.mark.parametrize("bad", range(3))
@@ -182,3 +184,8 @@ def test_lanes_are_used_from_the_rows_where_they_win(lanes: Lanes, from_rows: in
 
     example = (torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 4, 8))
     assert lanes_from(code, {"rows": 8, "height": 8, "width": 8}, example, lanes) == from_rows
+
+
+def _picture(decoded: Image.Image | Failure) -> Picture:
+    assert isinstance(decoded, Image.Image), decoded
+    return Picture(decoded, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,8 @@ def test_who_cannot_join_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None
     plans = TimestepPlans(FreshSchedulers(PNDMScheduler.from_config(SCHEDULE), "cpu"))
     sampler = LinearSampler(plans, (1, 4, SIZE), torch.device("cpu"), torch.float32)
     right = plans.of(make_job())
-    monkeypatch.setattr(plans, "of", lambda _: dataclasses.replace(right, init_noise_sigma="not a number"))
+    wrong: dict[str, Any] = {"init_noise_sigma": "not a number"}
+    monkeypatch.setattr(plans, "of", lambda _: dataclasses.replace(right, **wrong))
     with pytest.raises(TypeError):
         sampler.join(make_job())
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from driving import nearly_equal, pixels
 from frontend import Answer, Frontend, Gate, codes, long_job, until
-from tiny import make_job
+from tiny import layers, make_job
 
 from handler.contract.job import Failure, Job
 from handler.doors.torchserve.continuous import ReplyChunk
@@ -46,7 +46,7 @@ def test_a_request_that_does_not_fit_the_queue_whole_takes_no_place(book: Reques
 def test_a_batch_without_time_left_fails_only_what_is_not_drawn(book: RequestBook[Answer]) -> None:
     book.admit("long", [long_job()], list)
     book.admit("short", [make_job(num_inference_steps=1, scheduler="DDIM")], list)
-    hook = book.engine.model.unet.register_forward_hook(lambda *_: time.sleep(0.1))
+    hook = layers(book.engine.model.unet).register_forward_hook(lambda *_: time.sleep(0.1))
     answers = book.finish_all(seconds=2)
     hook.remove()
     assert {name: codes(answer) for name, answer in answers.items()} == {
@@ -116,7 +116,7 @@ def test_drawing_goes_on_between_the_calls(book: RequestBook[Answer]) -> None:
 
 def test_nothing_is_drawn_for_long_when_nobody_asks_any_more(book: RequestBook[Answer]) -> None:
     frontend, counts = Frontend(book), book.engine.metrics.counts
-    hook = book.engine.model.unet.register_forward_hook(lambda *_: time.sleep(0.01))
+    hook = layers(book.engine.model.unet).register_forward_hook(lambda *_: time.sleep(0.01))
     frontend.call(gone=[long_job(seed) for seed in range(4)])
     steps = -1
     while steps < counts["steps"]:

@@ -32,7 +32,12 @@ def fail_once(book: RequestBook[Answer], method: str, monkeypatch: pytest.Monkey
 
 def answered(frontend: Frontend, name: str) -> list[str]:
     """What is said to a request in the end."""
-    until(lambda: frontend.call() is None and name not in frontend.names)
+
+    def call() -> bool:
+        frontend.call()
+        return name not in frontend.names
+
+    until(call)
     reply = frontend.chunks[name][-1].reply
     assert reply is not None
     return codes(reply)

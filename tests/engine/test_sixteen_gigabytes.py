@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from tiny import layers
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.sd15 import TEXT, UNET, VAE
@@ -29,9 +30,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
 def sd15() -> Model:
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**TEXT))
+        text_encoder = layers(CLIPTextModel(CLIPTextConfig(**TEXT)))
     return Model(
-        tokenizer=SimpleNamespace(model_max_length=77),
+        tokenizer=layers(SimpleNamespace(model_max_length=77)),
         text_encoder=text_encoder.half(),
         unet=unet.half(),
         vae=vae.half(),
@@ -50,7 +51,7 @@ def footprint(sd15: Model) -> Footprint:
 
 def weight_bytes(model: Model) -> int:
     parts = (model.unet, model.vae, model.text_encoder)
-    return sum(tensor.nbytes for part in parts for tensor in part.parameters())
+    return sum(int(tensor.nbytes) for part in parts for tensor in layers(part).parameters())
 
 
 def test_at_least_eight_images_fit(sd15: Model, footprint: Footprint) -> None:

@@ -20,7 +20,10 @@ TORCH_FREE = [
 ]
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 ON_PATH = shutil.which("python3.9")
-PYTHON_39 = [*([ON_PATH] if ON_PATH else []), *sorted(PYENV.glob("versions/3.9.*/bin/python"))]
+PYTHON_39: list[str | Path] = [
+    *([ON_PATH] if ON_PATH else []),
+    *sorted(PYENV.glob("versions/3.9.*/bin/python")),
+]
 
 # Runs as TorchServe's worker does: the archive's folder is the working directory and first on the path.
 WORKER = """

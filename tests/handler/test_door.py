@@ -116,7 +116,7 @@ def test_describe_tells_what_this_archive_is(ask: Ask) -> None:
 def test_torchserves_describe_request_gets_the_same_object(door: Door, archive_root: Path, ask: Ask) -> None:
     context = make_context(archive_root, 1, {"describe": "True"})
     (text,) = door.handle([{}], context)
-    assert json.loads(text) == ask({"instances": [{"describe": True}]})[0][1]["predictions"][0]
+    assert json.loads(str(text)) == ask({"instances": [{"describe": True}]})[0][1]["predictions"][0]
 
 
 def with_limits(door: Door, **limits: Any) -> None:
@@ -241,7 +241,7 @@ class TestUnderAStockEnvelope:
         from ts.torch_handler.request_envelope.base import BaseEnvelope
         from ts.torch_handler.request_envelope.json import JSONEnvelope
 
-        class StockEnvelope(JSONEnvelope):
+        class StockEnvelope(JSONEnvelope):  # type: ignore[misc]
             handle = BaseEnvelope.handle
 
         def send(*bodies: Any) -> list[Any]:
@@ -300,7 +300,7 @@ class TestContinuousBatching:
         """What the frontend learns of each request: the stopping criterion's verdict, status and text."""
         context = make_context(root, len(rows))
         context.request_ids = dict(enumerate(rows))
-        texts = door.handle(list(rows.values()), context)
+        texts = [str(text) for text in door.handle(list(rows.values()), context)]
         verdicts = [criterion(text) for criterion, text in zip(context.stopping_criteria, texts, strict=True)]
         statuses = [context.get_response_status(index)[0] for index in range(len(rows))]
         return dict(zip(rows, zip(verdicts, statuses, texts, strict=True), strict=True))
