@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
 import torch
 
@@ -34,13 +34,18 @@ class Denoiser:
         return self._guide(images, guided, outputs)
 
     def _unet(
-        self, samples: Any, timesteps: Any, texts: Any, condition: Any, rows: int | None
+        self,
+        samples: torch.Tensor,
+        timesteps: torch.Tensor,
+        texts: torch.Tensor,
+        condition: torch.Tensor | None,
+        rows: int | None,
     ) -> torch.Tensor:
         count = len(samples)
         if rows is not None:
             samples, timesteps, texts = (pad_rows(part, rows) for part in (samples, timesteps, texts))
             condition = None if condition is None else pad_rows(condition, rows)
-        outputs: torch.Tensor = self._model.unet(
+        outputs = self._model.unet(
             samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
         )[0]
         return outputs[:count]

@@ -131,8 +131,8 @@ class LinearSampler:
         self,
         plans: TimestepPlans,
         shape: tuple[int, int, Size],
-        device: Any,
-        dtype: Any,
+        device: torch.device,
+        dtype: torch.dtype,
         fixed_columns: int | None = None,
     ) -> None:
         capacity, channels, size = shape

@@ -61,13 +61,13 @@ class Sampler(Protocol):
         """Frees what the state holds."""
 
 
-def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
+def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Noise on the CPU, drawn as StableDiffusionPipeline.prepare_latents draws it for one image."""
     noise: torch.Tensor = randn_tensor(shape, generator=generator, device=torch.device("cpu"), dtype=dtype)
     return noise
 
 
-def step_arguments(scheduler: Any, generator: Any) -> dict[str, Any]:
+def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     """What StableDiffusionPipeline passes to ``step`` beside the tensors, where the scheduler takes it."""
     offered = {"eta": 0.0, "generator": generator}
     taken = inspect.signature(scheduler.step).parameters
@@ -92,7 +92,12 @@ class SchedulerSampler:
     """Runs diffusers' schedulers, one instance per image, on rows of shape (1, 4, height, width)."""
 
     def __init__(
-        self, make_scheduler: MakeScheduler, channels: int, size: Size, device: Any, dtype: Any
+        self,
+        make_scheduler: MakeScheduler,
+        channels: int,
+        size: Size,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._make_scheduler = make_scheduler
         self._shape = (1, channels, size.height, size.width)

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Collection
 from typing import Any, Callable
 
+import torch
+
 from handler.contract.job import Failure, Job
 from handler.engine.linear import LinearSampler, TimestepPlans
 from handler.engine.options import EngineOptions
@@ -21,7 +23,7 @@ class FreshSchedulers:
     and ``set_timesteps`` for every image took as long as a denoising step of the embedded model.
     """
 
-    def __init__(self, template: Any, device: Any) -> None:
+    def __init__(self, template: Any, device: torch.device | str) -> None:
         self._template, self._device = template, device
         self._made: dict[tuple[str, int], Any] = {}
 

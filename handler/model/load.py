@@ -109,12 +109,14 @@ def _load_scheduler(index: Mapping[str, Any], folder: Path) -> Any:
     return kind.from_pretrained(folder / "scheduler", local_files_only=True)
 
 
-def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
+def _load_tokenizer(folder: Path, vocabulary: int) -> transformers.CLIPTokenizer:
     """transformers 5 makes an empty tokenizer of a folder without files, so what it made is checked, too."""
     whole = (folder / "tokenizer.json").is_file()
     if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise ModelError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: transformers.CLIPTokenizer = transformers.CLIPTokenizer.from_pretrained(
+        folder, local_files_only=True
+    )
     if not 0 < len(tokenizer) <= vocabulary:
         raise ModelError(f"{folder} has {len(tokenizer)} tokens; the text encoder knows {vocabulary}")
     return tokenizer
@@ -127,7 +129,7 @@ def _empty(kind: Any, folder: Path) -> Any:
         return kind.from_config(config)
 
 
-def _empty_text_encoder(folder: Path) -> Any:
+def _empty_text_encoder(folder: Path) -> transformers.CLIPTextModel:
     config = transformers.CLIPTextConfig.from_dict(_read_json(folder / "config.json"))
     with _no_storage():
         return transformers.CLIPTextModel(config)
@@ -176,7 +178,7 @@ def _read_tensors(
         raise ModelError(f"{path} cannot be read: {error}") from error
 
 
-def _current_name(part: str, stored: str, expected: Mapping[str, Any]) -> str | None:
+def _current_name(part: str, stored: str, expected: Mapping[str, object]) -> str | None:
     """What the installed libraries call a stored tensor; None for the leftovers that no model needs."""
     name = stored
     for old, new in OLD_NAMES.get(part, {}).items():

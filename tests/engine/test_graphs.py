@@ -97,6 +97,7 @@ def test_other_sizes_and_more_rows_go_to_the_plain_unet(model: Model) -> None:
 def test_graphs_that_draw_the_same_are_taken(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     replayed: list[int] = []
     unet = prove(model.unet, rows_of(model, 4), [1, 2, 4], captured(model, replayed))
+    assert isinstance(unet, GraphedUNet)
     assert unet.row_counts == [1, 2, 4] == sorted(replayed)
     assert caplog.records == []
 

@@ -98,7 +98,10 @@ def test_values_that_mean_something(field: str, given: Any, meant: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("num_inference_steps", value) for value in (0, 101, -1, 2.5, True, "5", None, EMPTY, {}, 10**400)],
+        *[
+            ("num_inference_steps", value)
+            for value in (0, 101, -1, 2.5, True, "5", None, EMPTY, dict[str, object](), 10**400)
+        ],
         *[
             ("guidance_scale", value)
             for value in (-0.1, 31, "7", None, False, float("nan"), float("inf"), 10**400)

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from handler.model.model import UNet
+
 
 class AcceleratedUNet(ABC):
     """Called like the UNet it stands for, ``plain``."""
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: UNet) -> None:
         self.plain = plain
 
     @property
@@ -25,14 +27,12 @@ class AcceleratedUNet(ABC):
         encoder_hidden_states: torch.Tensor,
         timestep_cond: torch.Tensor | None = None,
         return_dict: bool = False,
-    ) -> Any:
+    ) -> tuple[torch.Tensor, ...]:
         """(rows, 4, height, width) to a tuple of the same shape, as ``UNet2DConditionModel`` does."""
         times = torch.as_tensor(timestep, dtype=torch.float32, device=sample.device).expand(len(sample))
         if timestep_cond is None and self.takes(sample, times, encoder_hidden_states):
             return (self.predict(sample, times, encoder_hidden_states),)
-        return self.call_plain(
-            sample, timestep, encoder_hidden_states=encoder_hidden_states, timestep_cond=timestep_cond
-        )
+        return self.call_plain(sample, timestep, encoder_hidden_states, timestep_cond)
 
     @abstractmethod
     def takes(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> bool:
@@ -42,5 +42,13 @@ class AcceleratedUNet(ABC):
     def predict(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """The UNet's output for rows that it takes."""
 
-    def call_plain(self, *arguments: Any, **named: Any) -> Any:
-        return self.plain(*arguments, **named, return_dict=False)
+    def call_plain(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        timestep_cond: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, ...]:
+        return self.plain(
+            sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond, return_dict=False
+        )

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
@@ -20,7 +20,7 @@ from handler.engine.accelerate.accelerated_unet import AcceleratedUNet
 from handler.engine.accelerate.lanes import Lanes
 from handler.engine.accelerate.native import NativeCode
 from handler.model.digest import check_digests, file_digests
-from handler.model.model import Model
+from handler.model.model import Model, UNet
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ LANES_FROM = "lanes_from"
 """Among the shapes in the key: rows from which a call is split over lanes (``lane_trial``)."""
 
 
-def compile_key(model: Model) -> dict[str, Any]:
+def compile_key(model: Model) -> dict[str, object]:
     """What compiled code depends on beside its shapes; equal keys mean that it may be loaded."""
     return {
         "torch": torch.__version__,
@@ -59,8 +59,8 @@ class CompiledUNet(AcceleratedUNet):
 
     def __init__(
         self,
-        plain: Any,
-        compiled: Any,
+        plain: UNet,
+        compiled: Callable[..., torch.Tensor],
         shapes: Mapping[str, int],
         lanes: Lanes | None = None,
         even: bool = False,
@@ -78,8 +78,7 @@ class CompiledUNet(AcceleratedUNet):
     def predict(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         rows = (sample.contiguous(memory_format=torch.channels_last), times.contiguous(), texts.contiguous())
         if self.lanes is None:
-            output: torch.Tensor = self._compiled(*rows)
-            return output
+            return self._compiled(*rows)
         count = self._parts(len(sample), self.lanes.count)
         parts = list(zip(*(tensor.tensor_split(count) for tensor in rows)))
         return torch.cat(self.lanes.map(lambda part: self._compiled(*part), parts))
@@ -94,11 +93,17 @@ class CompiledUNet(AcceleratedUNet):
             count -= 1
         return count
 
-    def call_plain(self, *arguments: Any, **named: Any) -> Any:
+    def call_plain(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        timestep_cond: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, ...]:
         if self.lanes is None:
-            return super().call_plain(*arguments, **named)
+            return super().call_plain(sample, timestep, encoder_hidden_states, timestep_cond)
         with self.lanes.all_cores():
-            return super().call_plain(*arguments, **named)
+            return super().call_plain(sample, timestep, encoder_hidden_states, timestep_cond)
 
 
 def with_compiled_unet(model: Model, root: Path) -> Model:

@@ -15,7 +15,7 @@ from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.fused import fuse_projections
 from handler.engine.accelerate.graphs import GraphedUNet, Rows, buckets, prove
-from handler.model.model import Model
+from handler.model.model import Model, UNet
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class GraphCapture:
     All graphs share a pool: they run one after another, and what they return is copied before the next.
     """
 
-    def __init__(self, unet: Any, inputs: Rows) -> None:
+    def __init__(self, unet: UNet, inputs: Rows) -> None:
         self._unet, self._inputs = unet, [tensor.clone() for tensor in inputs]
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -105,5 +105,4 @@ class GraphCapture:
 
     def _call(self, rows: Rows) -> torch.Tensor:
         sample, times, texts = rows
-        predicted: torch.Tensor = self._unet(sample, times, encoder_hidden_states=texts, return_dict=False)[0]
-        return predicted
+        return self._unet(sample, times, texts, return_dict=False)[0]

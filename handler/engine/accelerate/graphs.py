@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
 import torch
 
 from handler.engine.accelerate.accelerated_unet import AcceleratedUNet
 from handler.engine.denoiser import pad_rows
+from handler.model.model import UNet
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def buckets(most: int) -> list[int]:
 class GraphedUNet(AcceleratedUNet):
     """Takes the size it was captured for, up to the largest row count."""
 
-    def __init__(self, plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture) -> None:
+    def __init__(self, plain: UNet, example: Rows, row_counts: Sequence[int], capture: Capture) -> None:
         super().__init__(plain)
         self.held_bytes = 0
         """Memory of the graphs, in which nothing else can be allocated."""
@@ -57,7 +58,7 @@ class GraphedUNet(AcceleratedUNet):
         return output[: len(sample)].clone()
 
 
-def prove(plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture) -> Any:
+def prove(plain: UNet, example: Rows, row_counts: Sequence[int], capture: Capture) -> UNet:
     """A GraphedUNet that has drawn what ``plain`` draws, or ``plain`` and one line in the log."""
     try:
         graphed = GraphedUNet(plain, example, row_counts, capture)
@@ -71,12 +72,12 @@ def prove(plain: Any, example: Rows, row_counts: Sequence[int], capture: Capture
     return graphed
 
 
-def _agrees(graphed: GraphedUNet, plain: Any, example: Rows, count: int) -> bool:
+def _agrees(graphed: GraphedUNet, plain: UNet, example: Rows, count: int) -> bool:
     """Whether random rows come out the same; not the rows that were captured."""
     sample, times, texts = (tensor[:count] for tensor in example)
     sample = torch.randn_like(sample)
     texts = torch.randn_like(texts)
-    wanted = plain(sample, times / 2, encoder_hidden_states=texts, return_dict=False)[0].float()
-    drawn = graphed(sample, times / 2, encoder_hidden_states=texts)[0].float()
+    wanted = plain(sample, times / 2, texts, return_dict=False)[0].float()
+    drawn = graphed(sample, times / 2, texts)[0].float()
     bound = TOLERANCE[str(sample.dtype).rpartition(".")[2]] * wanted.abs().max()
     return bool((drawn - wanted).abs().max() <= bound)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
 from handler.engine.accelerate.compiled import LANES_FROM, CompiledUNet
 from handler.engine.accelerate.lanes import Lanes
 
+NO_UNET: Any = None
+"""Compiled code takes all rows that are tried here, so the plain UNet is never called."""
 TRIES = 3
 ENOUGH_SECONDS = 1.0
 """A call that takes longer is timed once."""
 
 
-def lanes_from(code: Any, shapes: Mapping[str, int], rows: tuple[torch.Tensor, ...], lanes: Lanes) -> int:
+def lanes_from(
+    code: Callable[..., torch.Tensor], shapes: Mapping[str, int], rows: tuple[torch.Tensor, ...], lanes: Lanes
+) -> int:
     """The fewest rows, two, four, eight, ..., that lanes take no longer for than one call; else one too many.
 
     ``rows``: samples, timesteps and texts, one row each or more; the first is repeated.
     """
-    split = CompiledUNet(None, code, {**shapes, LANES_FROM: 2}, lanes)
-    whole = CompiledUNet(None, code, {**shapes, LANES_FROM: shapes["rows"] + 1}, lanes)
+    split = CompiledUNet(NO_UNET, code, {**shapes, LANES_FROM: 2}, lanes)
+    whole = CompiledUNet(NO_UNET, code, {**shapes, LANES_FROM: shapes["rows"] + 1}, lanes)
     count = 2
     while count <= shapes["rows"]:
         part = [tensor[:1].expand(count, *tensor.shape[1:]).contiguous() for tensor in rows]

@@ -24,12 +24,12 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
     text = torch.zeros(1, *model.text_shape, device=model.device, dtype=model.dtype)
 
-    def denoise() -> Any:
+    def denoise() -> object:
         width = model.guidance_width
         extra = None if width is None else latent.new_zeros(1, width)
         return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
 
-    def decode() -> Any:
+    def decode() -> object:
         return model.vae.decode(latent.to(model.vae.dtype), return_dict=False)
 
     with torch.inference_mode():
@@ -38,7 +38,7 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     return Footprint(row, picture, state)
 
 
-def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """The most bytes that tensors made inside ``call`` took at one moment."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -50,7 +50,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     return _traced_peak_bytes(call)
 
 
-def _traced_peak_bytes(call: Callable[[], Any]) -> int:
+def _traced_peak_bytes(call: Callable[[], object]) -> int:
     """As above where the allocator keeps no statistics: counts each new storage until it is freed."""
     known: set[int] = set()
     held = {"now": 0, "peak": 0}
@@ -59,7 +59,7 @@ def _traced_peak_bytes(call: Callable[[], Any]) -> int:
         known.discard(address)
         held["now"] -= size
 
-    def count(storage: Any) -> None:
+    def count(storage: torch.UntypedStorage) -> None:
         if storage._cdata not in known:
             known.add(storage._cdata)
             held["now"] += storage.nbytes()
