@@ -12,11 +12,11 @@ from handler.engine.decoder import NO_MEMORY, Decoded, Decoding, Undecoded
 from handler.engine.ticket import LiveImage, Ticket
 
 MOST_STALLS = 3
-"""Times in a row an image may be kept waiting for want of memory before it is given up."""
+"""How many times in a row an image may wait for memory before it fails."""
 
 
 class PendingDecodes:
-    """Has them decoded, and tries again where memory was short; what was forgotten comes no more."""
+    """Has the images decoded, and again where memory was short. A forgotten image gives no outcome."""
 
     def __init__(self, decoding: Decoding, clock: Callable[[], float]) -> None:
         self._decoding, self._clock = decoding, clock
@@ -31,11 +31,11 @@ class PendingDecodes:
         self._decoding.put([Undecoded(image.ticket, image.size, latent) for image, latent in drawn])
 
     def forget(self, ticket: Ticket) -> bool:
-        """Whether it was here."""
+        """Drops the job's image; returns whether it was here."""
         return self._images.pop(ticket, None) is not None
 
     def forget_all(self) -> list[Ticket]:
-        """Whose images were here."""
+        """Drops all images; returns their tickets."""
         tickets = list(self._images)
         self._images.clear()
         return tickets

@@ -105,7 +105,7 @@ class Runner:
                     self._hand_over(ticket, outcome)
         except BaseException:
             logger.exception("the engine's thread failed")
-            end_worker("nothing would be answered any more")
+            end_worker("no request would be answered any more")
 
     def _step(self) -> list[Finished]:
         try:

@@ -39,7 +39,7 @@ class WaitingLine:
 
     @property
     def steps(self) -> int:
-        """Denoising steps of all that wait."""
+        """Denoising steps of all jobs that wait."""
         return sum(waiting.job.num_inference_steps for waiting in self._heap)
 
     def join(self, ticket: Ticket, job: Job, now: float, on_progress: OnProgress | None = None) -> None:
@@ -55,7 +55,7 @@ class WaitingLine:
         return heapq.heappop(self._heap)
 
     def expire(self, now: float) -> list[Waiting]:
-        """Takes out and returns those whose deadline has passed."""
+        """Takes out and returns the jobs whose deadline has passed."""
         late = [waiting for waiting in self._heap if waiting.expires_at <= now]
         if late:
             self._heap = [waiting for waiting in self._heap if waiting.expires_at > now]

@@ -29,7 +29,7 @@ class Arrival(Generic[Reply]):
 
 @dataclass(frozen=True)
 class ReplyChunk(Generic[Reply]):
-    """What is said to a request now: nothing yet, or its answer.
+    """The part of a reply that is sent now: nothing yet, or the whole answer.
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
     was kept before, None completes one at once, with an HTTP status of its own.
@@ -44,7 +44,7 @@ Read = Callable[[int], Union[Arrival[Reply], Reply]]
 
 
 class ContinuousBatches(Generic[Reply]):
-    """Keeps apart the requests of successive calls."""
+    """Tells new requests from those of earlier calls, and drops requests that no longer come."""
 
     def __init__(self, book: RequestBook[Reply]) -> None:
         self._book = book
@@ -53,7 +53,7 @@ class ContinuousBatches(Generic[Reply]):
     def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[ReplyChunk[Reply]]:
         """One chunk per request, in order; takes at most ``RequestBook.call_seconds``.
 
-        Who is answered already does not wait; the others are drawn meanwhile.
+        Where one request is answered at once the call does not wait; the others are drawn meanwhile.
         """
         self._forget_gone(names)
         answers: dict[str, Reply] = {}

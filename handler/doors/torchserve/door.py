@@ -92,7 +92,7 @@ class Door:
         return [_send(context, index, one) for index, one in enumerate(self._draw(requests))]
 
     def _give_up(self, rows: Sequence[object], context: Context) -> list[object]:
-        """An error for every row, said as well as a context allows that has just failed."""
+        """An error for every row, with its status where the context, which may be what failed, allows it."""
         return guarded(
             f"giving up on {len(rows)} requests",
             lambda: self._refuse_batch(rows, context),
@@ -112,7 +112,7 @@ class Door:
     def _iterate(
         self, batches: ContinuousBatches[Reply], rows: Sequence[object], context: Context
     ) -> list[object]:
-        """Continuous batching: draw for a moment, then say what there is to say to each request."""
+        """Continuous batching: draw for a moment, then send each request what there is for it."""
 
         def read(index: int) -> Arrival[Reply] | Reply:
             request = self._parse_request(rows[index], context, index)
@@ -202,7 +202,7 @@ def _send_chunks(context: Context, chunks: Sequence[ReplyChunk[Reply]]) -> list[
 
 
 def _send_chunk(context: Context, index: int, chunk: ReplyChunk[Reply]) -> str:
-    """What to say now; an error after the headers have left, with status 200, names its own status."""
+    """The text to send now. After the headers have left, with status 200, an error names its own status."""
     if chunk.reply is None:
         context.set_response_content_type(index, "application/json")
         return ""

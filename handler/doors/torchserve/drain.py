@@ -1,4 +1,4 @@
-"""Refusing what is new before a stop, so that what is running can finish. Torch-free.
+"""New requests are refused before a stop, so that running ones can finish.
 
 TorchServe has no drain. Whoever starts it may set MARQUEE_DRAIN_FILE to a path that nobody else can guess; a
 request whose one instance is ``{"drain": <that file's name>}`` closes the gate. TorchServe's queue keeps the

@@ -1,4 +1,4 @@
-"""What there is room for, size by size: live images, rows of a UNet call, pictures of one decoding."""
+"""How many live images, rows of a UNet call and pictures of one decoding fit, for each latent size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Capacity:
     factor: int
 
     def size(self, job: Job) -> Size:
-        """Of the job's latent."""
+        """The size of the job's latent."""
         return Size(job.height // self.factor, job.width // self.factor)
 
     def fits(self, live: Sequence[Job], job: Job) -> bool:
