@@ -41,8 +41,8 @@ serve: build  ## build it and serve it until Ctrl-C
 bench: $(STAMP)  ## every ratio of docs/benchmarks.md (ARGS=--quick, ARGS=--gpu)
 	$(VENV)/bin/python -m benchmarks.run $(ARGS)
 
-rehearse: $(STAMP)  ## serve the archive in the prebuilt container's Python 3.9 (large download)
-	$(VENV)/bin/python -m pipeline.containers.rehearse
+rehearse: $(STAMP)  ## serve the archive in the prebuilt container's Python 3.9 (large download; PYTHON39=PATH)
+	$(VENV)/bin/marquee rehearse --report docs/prebuilt-rehearsal.md $(ARGS)
 
 clean:  ## remove what was built, keep the environment
 	rm -rf out build $(MAR)

@@ -53,7 +53,9 @@ def torchserve(mar: Path, threads: int) -> Iterator[str]:
     from pipeline.serving.settings import ServeOptions
     from pipeline.serving.torchserve import start
 
-    options = ServeOptions(threads=threads, environment={"BENCH_THREADS": str(threads)}, warm_up=False)
+    options = ServeOptions(
+        threads=threads, environment={"BENCH_THREADS": str(threads)}, warm_up=False, foreign=True
+    )
     server = start(mar, options)
     try:
         yield f"{server.url}/predictions/model"

@@ -37,20 +37,21 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measure(folder: Path) -> list[tuple[float, float]]:
     """(upload, copy) in seconds for each round, with Google's client and a local cloud of its own process."""
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
     from pipeline.cloud import process
+    from pipeline.cloud.credentials import local_credentials
+    from pipeline.cloud.options import CloudOptions
     from pipeline.cloud.state import CloudFolder
 
     source = folder / "source"
     source.write_bytes(os.urandom(BYTES))
     cloud = CloudFolder(folder / "cloud")
-    running = process.start(cloud, process.CloudOptions())
+    running = process.start(cloud, CloudOptions())
     try:
         client = storage.Client(
             project="benchmark",
-            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            credentials=local_credentials(Path(running.credentials_file)),
             client_options={"api_endpoint": running.storage},
         )
         blob = client.create_bucket("benchmark").blob("source")

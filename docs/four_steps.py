@@ -1,5 +1,6 @@
 """The four steps of the public tutorial, with Google's SDK alone: nothing here knows of marquee.
 
+The archive is the prebuilt container's: marquee build --container vertex-pytorch-gpu-2-4
 Against Google (charged): PROJECT=my-project BUCKET=my-bucket python docs/four_steps.py
 Against the local cloud:  marquee cloud run -- python docs/four_steps.py
 """

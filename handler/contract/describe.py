@@ -21,6 +21,8 @@ class Loaded:
     threads: int
     weights_digest: str
     archive_digest: str | None
+    packages: Mapping[str, str | None]
+    """Whose diffusers and so on are used: ``handler.model.vendored.packages_in_use``."""
 
 
 def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -> dict[str, object]:

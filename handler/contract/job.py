@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
@@ -32,11 +33,27 @@ class Job:
 
 
 @dataclass(frozen=True)
+class CutText:
+    """A text with more tokens than the text encoder takes; ``removed`` is the end that was not used.
+
+    The special tokens at both ends do not count.
+    """
+
+    tokens: int
+    tokens_taken: int
+    removed: str
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode")."""
+    """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode").
+
+    ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long.
+    """
 
     image: Image.Image
     seconds: dict[str, float]
+    cut_texts: Mapping[str, CutText] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Union
 
+from handler.contract.body import Repeating, read_json
 from handler.contract.fields import ALIASES, FieldError, Read, readers
 from handler.contract.job import Job
 from handler.contract.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
@@ -69,9 +69,11 @@ def parse_body(body: Any, settings: Settings, draw_seed: Callable[[], int]) -> R
     """Parse {"instances": [...], "parameters": {...}}, as JSON bytes, JSON text or already parsed."""
     if isinstance(body, (bytes, bytearray, str)):
         try:
-            body = json.loads(body)
+            body = read_json(body, settings.limits)
         except (ValueError, RecursionError) as error:
             return _refuse_body(None, f"the body is not JSON: {_reason(error)}")
+    if isinstance(body, Refusal):
+        return body
     if not isinstance(body, Mapping):
         return _refuse_body(body, 'the body must be a JSON object: {"instances": [...], "parameters": {...}}')
     return _Parser(settings, draw_seed).parse(body)
@@ -87,6 +89,7 @@ class _Parser:
         self._problems: list[Problem] = []
 
     def parse(self, body: Mapping[str, Any]) -> Request | Refusal:
+        self._refuse_repeated(None, body)
         self._refuse_unknown(None, body, ("instances", "parameters"))
         parameters = self._parameters(body.get("parameters"))
         items = [
@@ -103,6 +106,7 @@ class _Parser:
         if not isinstance(value, Mapping):
             self._add(None, "parameters", value, "an object", "parameters must be an object")
             return {}
+        self._refuse_repeated(None, value)
         return self._fields(None, value)
 
     def _instances(self, value: Any) -> list[Any]:
@@ -119,6 +123,8 @@ class _Parser:
 
     def _item(self, index: int, instance: Any, parameters: Mapping[str, Any]) -> Item | None:
         given = _unwrap(instance)
+        for level in (instance, given) if given is not instance else (instance,):
+            self._refuse_repeated(index, level)
         if not isinstance(given, Mapping):
             allowed = 'an object such as {"prompt": "..."}, or the prompt as a string'
             self._add(index, "instance", given, allowed, f"instance {index} must be {allowed}")
@@ -174,6 +180,14 @@ class _Parser:
             size, allowed = f"{width}x{height}", f"at most {most} pixels"
             message = f"{size} has {pixels} pixels; allowed are {allowed}"
             self._add(index, "width, height", size, allowed, message)
+
+    def _refuse_repeated(self, instance: int | None, given: Any) -> None:
+        """JSON keeps the last value of a key given twice, which may not be the one that was meant."""
+        for name, count in (
+            islice(given.repeated.items(), MAX_PROBLEMS) if isinstance(given, Repeating) else ()
+        ):
+            message = f"{brief(name)} is given {count} times in one object"
+            self._add(instance, name, given[name], "each key once in an object", message)
 
     def _refuse_unknown(self, instance: int | None, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
         unknown = (name for name in given if name not in known)

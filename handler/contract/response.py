@@ -11,7 +11,7 @@ from typing import Any
 
 from handler.contract.encode import encode
 from handler.contract.job import Failure, Job, Outcome, Picture
-from handler.contract.problem import Problem, Refusal, error_body
+from handler.contract.problem import Problem, Refusal, brief, error_body
 from handler.contract.request import Describe, Item, Pictures, Request
 
 MAX_EXACT = 2**53
@@ -42,13 +42,17 @@ def reply(
     if failures:
         return refuse(_failed(request.items, outcomes, failures[0]))
     drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
-    predictions = [
-        dict(description)
-        if isinstance(item, Describe)
-        else _predict([(job, next(drawn)) for job in item.jobs], description)
-        for item in request.items
-    ]
-    text = to_json(predictions[0] if request.bare else {"predictions": predictions})
+    predictions: list[object] = []
+    warnings: list[dict[str, object]] = []
+    for index, item in enumerate(request.items):
+        if isinstance(item, Describe):
+            predictions.append(dict(description))
+        else:
+            pictures = [(job, next(drawn)) for job in item.jobs]
+            predictions.append(_predict(pictures, description))
+            warnings += [{"instance": index, **warning} for warning in _warnings(pictures)]
+    answer = {"predictions": predictions, **({"warnings": warnings} if warnings else {})}
+    text = to_json(predictions[0] if request.bare else answer)
     if len(text) > max_bytes:
         return refuse(_too_large(predictions, len(text), max_bytes))
     return Reply(200, text)
@@ -65,9 +69,27 @@ def _predict(drawn: Sequence[tuple[Job, Picture]], description: Mapping[str, Any
     if drawn[0][0].response == "image":
         return images if len(images) > 1 else images[0]
     receipts = [_receipt(job, picture, description) for job, picture in drawn]
-    if len(images) > 1:
-        return {"images": images, "receipts": receipts}
-    return {"image": images[0], "receipt": receipts[0]}
+    full: dict[str, object] = {"images": images, "receipts": receipts}
+    if len(images) == 1:
+        full = {"image": images[0], "receipt": receipts[0]}
+    warnings = _warnings(drawn)
+    return {**full, "warnings": warnings} if warnings else full
+
+
+def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
+    """What the caller should know of an instance's pictures, which share their texts.
+
+    Only the beginning of a text that was cut off comes back.
+    """
+    return [
+        {
+            "field": name,
+            "code": "text_cut",
+            "message": f"{name} has {cut.tokens} tokens and the text encoder takes {cut.tokens_taken}:"
+            f" its end was not used, from {brief(cut.removed)!r}",
+        }
+        for name, cut in drawn[0][1].cut_texts.items()
+    ]
 
 
 def _base64(job: Job, picture: Picture) -> str:
@@ -78,12 +100,14 @@ def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict
     """All it takes to draw the same picture again, and how long it took."""
     settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
     seed = settings.pop("seed")
+    cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
     return {
         "seed": seed if seed < MAX_EXACT else str(seed),  # a JSON number may become a double on the way
         "settings": settings,
         "versions": description["versions"],
         "weights_digest": description["weights_digest"],
         "timings": {name: round(seconds, 4) for name, seconds in picture.seconds.items()},
+        **({"cut_texts": cut_texts} if cut_texts else {}),
     }
 
 

@@ -57,9 +57,11 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for at most; widths and heights in pixels, ``max_response_bytes`` per reply.
+    """What a request may ask for at most; widths and heights in pixels.
 
-    6,553,500 bytes is TorchServe's stock max_response_size: one byte more and it kills the worker.
+    ``max_request_bytes`` bounds a body: Vertex AI lets 10,000,000 bytes through to a dedicated endpoint
+    (pipeline/rules/rules.yaml). ``max_response_bytes`` bounds a reply: 6,553,500 bytes is TorchServe's stock
+    max_response_size, and it kills the worker for one byte more.
     """
 
     min_width: int = 32
@@ -71,6 +73,7 @@ class Limits:
     max_guidance_scale: float = 30.0
     max_instances: int = 16
     max_prompt_characters: int = 1000
+    max_request_bytes: int = 10_000_000
     max_response_bytes: int = 6_553_500
 
 

@@ -30,6 +30,10 @@ from handler.model.model import Model
 
 logger = logging.getLogger(__name__)
 
+SCHEDULER_FAILED = Failure(
+    500, "scheduler_failed", "The scheduler failed on this picture; the server's log says why."
+)
+
 
 class LiveBatch:
     """Images between admission and their last step; ``finish`` takes those that fail on the way.
@@ -156,9 +160,9 @@ class LiveBatch:
         for image, problem in zip(images, problems):
             image.stalls = 0
             if problem is not None:
-                failure = Failure(500, "scheduler_failed", f"The scheduler failed: {problem}")
+                logger.error("a scheduler failed: %s", problem)
                 self._leave(image)
-                self._finish(image.ticket, failure)
+                self._finish(image.ticket, SCHEDULER_FAILED)
             elif image.on_progress is not None:
                 image.report(image.on_progress, self._clock())
 

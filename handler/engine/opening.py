@@ -22,7 +22,7 @@ from handler.model.digest import archive_digest
 from handler.model.libraries import quiet_libraries
 from handler.model.load import load_model
 from handler.model.model import Model
-from handler.model.vendored import check_pillow
+from handler.model.vendored import check_pillow, packages_in_use
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
         threads=threads,
         weights_digest=model.weights_digest,
         archive_digest=archive_digest(archive_root),
+        packages=packages_in_use(archive_root),
     )
     running = {**asdict(profile), "strict": settings.strict, "continuous": settings.continuous_batching}
     description = describe(loaded, settings, running)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
-from handler.contract.job import Job
+from handler.contract.job import CutText, Job
 from handler.engine.ticket import Prompts
 from handler.model.model import Model
+
+
+class EncodedText(NamedTuple):
+    """(1, tokens, width), and what was cut off the text's end."""
+
+    states: torch.Tensor
+    cut: CutText | None
 
 
 class PromptEncoder:
@@ -19,7 +27,7 @@ class PromptEncoder:
         self._model = model
         self._cache_size = cache_size
         self._one_by_one = one_by_one
-        self._cache: OrderedDict[tuple[str, bool], torch.Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, bool], EncodedText] = OrderedDict()
         self._guidance_embedded = model.guidance_width is not None
 
     def encode(self, jobs: Sequence[Job], alone: bool) -> list[Prompts]:
@@ -29,10 +37,12 @@ class PromptEncoder:
         positive = self._texts([job.prompt for job in jobs], exact)
         guided = [job for job in jobs if self.guides(job)]
         negative = self._texts([job.negative_prompt for job in guided], exact)
-        encoded = [
-            Prompts(positive[job.prompt], negative[job.negative_prompt] if self.guides(job) else None)
-            for job in jobs
-        ]
+        encoded = []
+        for job in jobs:
+            texts = {"prompt": positive[job.prompt]}
+            if self.guides(job):
+                texts["negative_prompt"] = negative[job.negative_prompt]
+            encoded.append(_prompts(texts))
         self._trim()
         return encoded
 
@@ -40,13 +50,13 @@ class PromptEncoder:
         """Classifier-free guidance asked for, and not already inside the UNet (distilled LCM)."""
         return job.guidance_scale > 1 and not self._guidance_embedded
 
-    def _texts(self, texts: Sequence[str], exact: bool) -> dict[str, torch.Tensor]:
+    def _texts(self, texts: Sequence[str], exact: bool) -> dict[str, EncodedText]:
         missing = [text for text in dict.fromkeys(texts) if (text, exact) not in self._cache]
         batches = [[text] for text in missing] if exact else [missing] if missing else []
         for batch in batches:
             for text, row in zip(batch, self._run(batch).unsqueeze(1)):
                 # A copy: a view would keep the whole batch's memory alive.
-                self._cache[text, exact] = row.clone()
+                self._cache[text, exact] = EncodedText(row.clone(), self._cut(text))
         for text in texts:
             self._cache.move_to_end((text, exact))
         return {text: self._cache[text, exact] for text in texts}
@@ -66,6 +76,21 @@ class PromptEncoder:
         encoded: torch.Tensor = text_encoder(tokens.input_ids.to(self._model.device), attention_mask=mask)[0]
         return encoded.to(text_encoder.dtype)
 
+    def _cut(self, text: str) -> CutText | None:
+        """What ``_run`` cuts off, found as StableDiffusionPipeline.encode_prompt finds it."""
+        tokenizer = self._model.tokenizer
+        ids = tokenizer(text, truncation=False).input_ids
+        if len(ids) <= (most := tokenizer.model_max_length):
+            return None
+        special = tokenizer.num_special_tokens_to_add()
+        return CutText(len(ids) - special, most - special, str(tokenizer.decode(ids[most - 1 : -1])).strip())
+
     def _trim(self) -> None:
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
+
+
+def _prompts(texts: Mapping[str, EncodedText]) -> Prompts:
+    negative = texts.get("negative_prompt")
+    cut_texts = {name: text.cut for name, text in texts.items() if text.cut is not None}
+    return Prompts(texts["prompt"].states, None if negative is None else negative.states, cut_texts)

@@ -7,6 +7,7 @@ A sampler keeps the latents of the images of one size. ``SchedulerSampler`` give
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,18 @@ def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]
     return {name: value for name, value in offered.items() if name in taken}
 
 
+def copy_scheduler(scheduler: Any) -> Any:
+    """A copy that can be stepped for itself.
+
+    It shares the tables, which steps only read, and has lists of its own, which steps write. A deep copy
+    takes as long as a denoising step of the embedded model.
+    """
+    copied = copy.copy(scheduler)
+    lists = {name: list(value) for name, value in vars(copied).items() if isinstance(value, list)}
+    vars(copied).update(lists)
+    return copied
+
+
 @dataclass
 class SchedulerState:
     """One image's own scheduler, latent (1, 4, height, width) and position."""
@@ -120,13 +133,21 @@ class SchedulerSampler:
 
     def advance(self, states: Sequence[SchedulerState], predictions: torch.Tensor) -> list[str | None]:
         rows = predictions.to(self._dtype).unsqueeze(1)
-        return [self._advance(state, row) for state, row in zip(states, rows)]
+        before = [_snapshot(state) for state in states]
+        try:
+            return [self._advance(state, row) for state, row in zip(states, rows)]
+        except torch.cuda.OutOfMemoryError:
+            for state, restore in zip(states, before):
+                restore(state)
+            raise
 
     def _advance(self, state: SchedulerState, prediction: torch.Tensor) -> str | None:
         try:
             state.latent = state.scheduler.step(
                 prediction, state.timestep, state.latent, **state.arguments, return_dict=False
             )[0]
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, too
+            raise
         except SCHEDULER_ERRORS as error:
             return f"{type(error).__name__}: {error}"
         state.position += 1
@@ -137,3 +158,17 @@ class SchedulerSampler:
 
     def leave(self, state: SchedulerState) -> None:
         """Nothing: the state holds all there is."""
+
+
+def _snapshot(state: SchedulerState) -> Callable[[SchedulerState], None]:
+    """What makes a state again as it is now: its scheduler's notes, and the noise that it will draw next."""
+    scheduler, latent, position = copy_scheduler(state.scheduler), state.latent, state.position
+    generator = state.arguments.get("generator")
+    drawn = None if generator is None else generator.get_state()
+
+    def restore(changed: SchedulerState) -> None:
+        changed.scheduler, changed.latent, changed.position = scheduler, latent, position
+        if generator is not None:
+            generator.set_state(drawn)
+
+    return restore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from typing import Any, Callable
 
@@ -11,17 +10,13 @@ import torch
 from handler.contract.job import Failure, Job
 from handler.engine.linear import LinearSampler, TimestepPlans
 from handler.engine.options import EngineOptions
-from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler, copy_scheduler
 from handler.model.model import Model, Size
 from handler.model.schedulers import make_scheduler
 
 
 class FreshSchedulers:
-    """Schedulers with their timesteps set, made once per name and step count and copied for each image.
-
-    A copy shares the tables, which steps only read, and has lists of its own, which steps write; a deep copy
-    and ``set_timesteps`` for every image took as long as a denoising step of the embedded model.
-    """
+    """Schedulers with their timesteps set, made once per name and step count and copied for each image."""
 
     def __init__(self, template: Any, device: torch.device | str) -> None:
         self._template, self._device = template, device
@@ -34,10 +29,7 @@ class FreshSchedulers:
             made = make_scheduler(name, self._template)
             made.set_timesteps(num_inference_steps, device=self._device)
             self._made[key] = made
-        fresh = copy.copy(self._made[key])
-        lists = {name: list(value) for name, value in vars(fresh).items() if isinstance(value, list)}
-        vars(fresh).update(lists)
-        return fresh
+        return copy_scheduler(self._made[key])
 
 
 class Samplers:

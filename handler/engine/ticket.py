@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from handler.contract.drawing import OnProgress, Progress
-from handler.contract.job import Job
+from handler.contract.job import CutText, Job
 from handler.engine.sampler import State, TimestepPlan
 from handler.model.model import Size
 
@@ -21,10 +22,14 @@ class Ticket(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompts:
-    """A job's encoded texts, each (1, tokens, width); no negative one where no guidance is asked for."""
+    """A job's encoded texts, each (1, tokens, width); no negative one where no guidance is asked for.
+
+    ``cut_texts``: as in ``Picture``.
+    """
 
     positive: torch.Tensor
     negative: torch.Tensor | None
+    cut_texts: Mapping[str, CutText] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

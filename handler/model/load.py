@@ -29,7 +29,7 @@ CLASSES = {
     "text_encoder": "CLIPTextModel",
     "tokenizer": "CLIPTokenizer",
 }
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 
 # Buffers that checkpoints of transformers before 4.31 carry and the models compute by themselves.
 LEFTOVERS = {"text_encoder": ("embeddings.position_ids",)}
@@ -95,7 +95,7 @@ def _check_index(index: Mapping[str, Any]) -> None:
 
 def _refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        if path.suffix in PICKLE_SUFFIXES:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
             raise ModelError(
                 f"{path} is a pickle, which can run any code when loaded; only safetensors are read"
             )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.archive.compiling import compiled_members
 from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import fetch_model, is_hub_id
-from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST, Member, bytes_member
-from pipeline.archive.model_config import config_bytes, with_continuous_batching
-from pipeline.archive.model_folder import check_folder, model_members
-from pipeline.archive.selection import Dtype
+from pipeline.archive.layout import CONFIG_FILE, CONTAINER_FILE, MANIFEST, Member, bytes_member
+from pipeline.archive.leftovers import ignored_weights
+from pipeline.archive.manifest import manifest_bytes
+from pipeline.archive.model_config import config_bytes, with_continuous_batching, written_defaults
+from pipeline.archive.model_folder import check_folder, file_names, model_members
+from pipeline.archive.regular import is_folder, special_kind
+from pipeline.archive.selection import Dtype, Selection
+from pipeline.archive.single_file import converted
 from pipeline.archive.writer import write_archive
 from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members
-from pipeline.containers.targets import Target, find_target
+from pipeline.containers.targets import Target, container_record, find_target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -29,10 +36,10 @@ SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to build: ``model`` is a diffusers folder or a hub id, ``config`` one's own settings.
+    """What to build: ``model`` is a diffusers folder, a checkpoint or a hub id; ``config`` is one's own.
 
     ``container`` is a target of pipeline.containers; None: the packages are installed where it runs.
-    ``compiled`` adds a UNet compiled for this machine.
+    ``compiled`` adds a UNet compiled for this machine. ``base`` has a checkpoint's configurations.
     """
 
     model: str
@@ -44,11 +51,15 @@ class BuildConfig:
     container: str | None = None
     compile_with: Path | None = None
     compiled: bool = False
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished archive: its size in bytes and the SHA-256 digests that name it and its weights."""
+    """A finished archive: its size in bytes and the SHA-256 digests that name it and its weights.
+
+    ``defaults`` are those written into its model-config.yaml; ``warnings`` name weights that are not packed.
+    """
 
     path: Path
     size: int
@@ -57,6 +68,8 @@ class Built:
     weights_digest: str
     packages_size: int = 0
     packages_files: int = 0
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def repository_root() -> Path:
@@ -67,22 +80,20 @@ def repository_root() -> Path:
 
 def build(config: BuildConfig, progress: Progress) -> Built:
     """Build the archive; raises MarqueeError, and then leaves nothing behind."""
-    if config.out.is_dir():
-        raise MarqueeError(
-            f"the archive cannot be written to {str(config.out)!r}: that is a folder",
-            cure=f"name a file: --out {config.out / DEFAULT_ARCHIVE.name}",
-        )
-    folder = resolve_model(config, progress)
-    target = find_target(config.container) if config.container else None
-    packages = package_members(target, WHEEL_CACHE, progress) if target else []
-    if target and config.compile_with:
-        packages += bytecode_members(packages, target, config.compile_with)
-    members = [*archive_members(config, folder, target), *packages]
-    if config.compiled:
-        with compiled_members(members, config.out.resolve().parent, progress) as compiled:
-            digests = write_archive(config.out, [*members, *compiled], progress)
-    else:
-        digests = write_archive(config.out, members, progress)
+    check_out(config.out)
+    target = find_target(config.container) if config.container is not None else None
+    with _model_folder(config, progress) as folder:
+        check_no_input(config, folder)
+        packages = package_members(target, WHEEL_CACHE, progress) if target else []
+        if target and config.compile_with:
+            packages += bytecode_members(packages, target, config.compile_with)
+        selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
+        settings = _settings(config, folder, target)
+        members = [*archive_members(config, folder, selection, settings), *packages]
+        if target:
+            members.append(bytes_member(CONTAINER_FILE, container_record(target)))
+        digests = _write(config, members, progress)
+        warnings = tuple(ignored_weights(folder, file_names(folder), selection.files))
     return Built(
         path=config.out,
         size=config.out.stat().st_size,
@@ -91,61 +102,75 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         weights_digest=weights_digest(digests),
         packages_size=sum(member.size for member in packages),
         packages_files=len(packages),
+        defaults=written_defaults(settings),
+        warnings=warnings,
     )
 
 
-def archive_members(config: BuildConfig, folder: Path, target: Target | None) -> list[Member]:
+def check_out(out: Path) -> None:
+    """Raises MarqueeError where no archive can or should be written: a folder, a device, a pipe."""
+    if kind := special_kind(out):
+        named = out / DEFAULT_ARCHIVE.name if kind == "a folder" else DEFAULT_ARCHIVE
+        raise MarqueeError(
+            f"the archive cannot be written to {str(out)!r}: that is {kind}",
+            cure=f"name a file: --out {named}",
+        )
+
+
+def check_no_input(config: BuildConfig, folder: Path) -> None:
+    """Raises MarqueeError where the archive would replace one of the files it is made from."""
+    out = Path(os.path.realpath(config.out))
+    inputs = [os.path.realpath(path) for path in (config.model, config.config) if path is not None]
+    inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
+    if out.exists() and (str(out) in inputs or inside):
+        raise MarqueeError(
+            f"the archive cannot be written to {str(config.out)!r}: it is made from that file",
+            cure=f"name another file: --out {DEFAULT_ARCHIVE}",
+        )
+
+
+def _write(config: BuildConfig, members: list[Member], progress: Progress) -> dict[str, str]:
+    if not config.compiled:
+        return write_archive(config.out, members, progress)
+    with compiled_members(members, config.out.resolve().parent, progress) as compiled:
+        return write_archive(config.out, [*members, *compiled], progress)
+
+
+def _settings(config: BuildConfig, folder: Path, target: Target | None) -> bytes:
+    settings = config_bytes(folder, config.config, repository_root() / EMBEDDED_MODEL, find_handler())
+    return with_continuous_batching(settings, target.takes_continuous_batching) if target else settings
+
+
+def archive_members(config: BuildConfig, folder: Path, selection: Selection, settings: bytes) -> list[Member]:
     """Everything that goes into the archive but its packages and its sums file."""
-    selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
-    handler = find_handler()
-    settings = config_bytes(folder, config.config, repository_root() / EMBEDDED_MODEL, handler)
-    if target:
-        settings = with_continuous_batching(settings, target.takes_continuous_batching)
     return [
-        *handler_members(handler),
+        *handler_members(find_handler()),
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),
         bytes_member(CONFIG_FILE, settings),
         bytes_member(MANIFEST, manifest_bytes()),
     ]
 
 
-def manifest_bytes() -> bytes:
-    """The manifest as torch-model-archiver 0.12 writes it, with a date that never changes."""
-    manifest = {
-        "createdOn": "01/01/1980 00:00:00",
-        "runtime": "python",
-        "model": {
-            "modelName": "model",
-            "handler": HANDLER_FILE,
-            "modelVersion": "1.0",
-            "configFile": CONFIG_FILE,
-        },
-        "archiverVersion": "0.12.0",
-    }
-    return json.dumps(manifest, indent=2).encode()
-
-
-def resolve_model(config: BuildConfig, progress: Progress) -> Path:
-    """The local folder of the model, downloaded first where it is a hub id."""
+@contextmanager
+def _model_folder(config: BuildConfig, progress: Progress) -> Iterator[Path]:
+    """The local folder of the model: itself, downloaded, or converted from a single file."""
     path = Path(config.model)
-    if path.is_dir():
-        return path
-    if path.is_file() or path.suffix in SINGLE_FILE_SUFFIXES:
-        raise _single_file_error(path)
-    if not is_hub_id(config.model):
-        raise MarqueeError(f"{config.model} is neither a folder nor a hub id of the form owner/name")
-    return fetch_model(config, progress)
-
-
-def _single_file_error(path: Path) -> MarqueeError:
-    if not path.is_file():
-        return MarqueeError(f"{path} does not exist")
-    folder = path.with_suffix("")
-    code = (
-        "from diffusers import StableDiffusionPipeline as P; "
-        f"P.from_single_file({str(path)!r}).save_pretrained({str(folder)!r})"
-    )
-    return MarqueeError(
-        f"{path} is a single-file checkpoint; marquee packs a diffusers folder",
-        cure=f'python -c "{code}"   and then: marquee build --model {folder}',
-    )
+    is_file = not is_folder(path) and (path.suffix in SINGLE_FILE_SUFFIXES or path.exists())
+    if config.base is not None and not is_file:
+        raise MarqueeError(
+            f"--base {config.base} is for a single-file checkpoint; {config.model} is none",
+            "leave --base out",
+        )
+    if is_folder(path):
+        yield path
+    elif is_file:
+        embedded = repository_root() / EMBEDDED_MODEL
+        with converted(path, config.base, embedded, config.out.resolve().parent, progress) as folder:
+            yield folder
+    elif is_hub_id(config.model):
+        yield fetch_model(config, progress)
+    else:
+        raise MarqueeError(
+            f"{config.model} is neither a folder nor a hub id of the form owner/name",
+            "name a diffusers folder, a .safetensors checkpoint, or a hub id",
+        )

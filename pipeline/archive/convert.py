@@ -7,6 +7,7 @@ import pickle
 import re
 from pathlib import Path
 
+from pipeline.archive.regular import is_folder, special_kind
 from pipeline.archive.selection import SAFETY_STEMS, WEIGHT_STEMS
 from pipeline.errors import MarqueeError
 
@@ -17,6 +18,8 @@ def convert_folder(folder: Path) -> list[Path]:
     torch's weights-only loader reads them, so no code of theirs runs. Raises MarqueeError where one
     holds anything but tensors.
     """
+    if not is_folder(folder):
+        raise MarqueeError(f"{folder} is no folder", "name a diffusers folder with .bin weights")
     made = []
     for component in WEIGHT_STEMS | SAFETY_STEMS:
         for source in sorted((folder / component).glob("*.bin")):
@@ -53,6 +56,8 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    if kind := special_kind(source):
+        raise MarqueeError(f"{source} is {kind}, not a file of weights", "name a folder with .bin files")
     try:
         stored = torch.load(source, map_location="cpu", weights_only=True)
         tensors = {name: tensor.clone().contiguous() for name, tensor in stored.items()}

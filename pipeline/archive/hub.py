@@ -53,7 +53,7 @@ def fetch_model(config: BuildConfig, progress: Progress) -> Path:
         for name in selection.files:
             _download(f"{repository}@{info.sha}", name, folder, progress)
         return folder
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError, RecursionError) as error:
         raise MarqueeError(
             f"{repository} could not be downloaded: {_first_line(error)}",
             cure="run the same command again: what has arrived is kept",

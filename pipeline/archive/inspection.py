@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
 from pipeline.archive.handler_source import read_version
@@ -21,13 +21,16 @@ from pipeline.archive.layout import (
     MODEL_FOLDER,
     SUMS,
 )
-from pipeline.archive.pickles import content_problem
+from pipeline.archive.manifest import manifest_problems
+from pipeline.archive.model_config import count_problems
+from pipeline.archive.pickles import MAX_SEARCHED_BYTES, content_problem
+from pipeline.archive.regular import open_regular
+from pipeline.archive.safetensors_files import NotSafetensors, read_tensors
+from pipeline.archive.texts import Texts
 from pipeline.archive.zip_structure import printable, structure_problems
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
-MAX_TEXT_BYTES = 8 << 20
-MAX_YAML_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
 NEEDED = (MANIFEST, SUMS, HANDLER_FILE, CONFIG_FILE, f"{MODEL_FOLDER}/model_index.json")
 
 
@@ -54,31 +57,35 @@ class Inspection:
     problems: tuple[str, ...]
 
 
-def inspect_archive(path: Path, progress: Progress) -> Inspection:
+def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None) -> Inspection:
     """Verify every byte against the sums; nothing of the archive is run or unpacked to disk.
 
-    Raises MarqueeError where the file is missing or is no complete ZIP at all.
+    ``name`` is the file to speak of where ``path`` is a copy of it. Raises MarqueeError where the file is
+    missing or is no complete ZIP at all.
     """
+    shown = name or path
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _inspect(path, archive, progress)
-    except FileNotFoundError as error:
-        raise MarqueeError(f"{path} does not exist", cure="marquee build makes it") from error
+        with (
+            open_regular(path, "marquee build makes it") as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            return _inspect(shown, file, archive, progress)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
-            f"{path} is no complete archive: {error}", cure="build or download it again"
+            f"{shown} is no complete archive: {error}", cure="build or download it again"
         ) from error
     except OSError as error:
-        raise MarqueeError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise MarqueeError(f"{shown} cannot be read: {error.strerror or error}") from error
     finally:
         progress.finish()
 
 
-def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspection:
+def _inspect(path: Path, file: BinaryIO, archive: zipfile.ZipFile, progress: Progress) -> Inspection:
     members = archive.infolist()
-    problems = list(structure_problems(path, members, archive.start_dir))
+    size = os.fstat(file.fileno()).st_size
+    problems = list(structure_problems(file, members, archive.start_dir))
     if problems:  # its records lie, so its content is not looked at
-        return Inspection(path, path.stat().st_size, (), "", "", {}, {}, tuple(problems))
+        return Inspection(path, size, (), "", "", {}, {}, tuple(problems))
     names = {member.filename for member in members}
     problems += [f"{name} is missing" for name in NEEDED if name not in names]
     progress.start(f"verifying {path.name}", sum(member.file_size for member in members))
@@ -87,11 +94,14 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
         digests[member.filename], found = _read_member(archive, member, progress)
         problems += found
     texts = Texts(archive, names, problems)
+    problems += manifest_problems(texts.json(MANIFEST)) if MANIFEST in names else []
     problems += _sum_problems(texts.read(SUMS), digests)
     covered = {name: digest for name, digest in digests.items() if name != SUMS}
+    settings = texts.yaml(CONFIG_FILE)
+    problems += [f"{CONFIG_FILE}: {problem}" for problem in count_problems(settings)]
     return Inspection(
         path=path,
-        size=path.stat().st_size,
+        size=size,
         files=tuple(
             InspectedFile(printable(member.filename), member.file_size, digests[member.filename])
             for member in sorted(members, key=lambda entry: entry.filename)
@@ -99,7 +109,7 @@ def _inspect(path: Path, archive: zipfile.ZipFile, progress: Progress) -> Inspec
         archive_digest=archive_digest(covered),
         weights_digest=weights_digest(covered),
         versions=_versions(texts),
-        settings=texts.yaml(CONFIG_FILE),
+        settings=settings,
         problems=tuple(problems),
     )
 
@@ -108,18 +118,32 @@ def _read_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress
 ) -> tuple[str, list[str]]:
     """The SHA-256 of one member and what its content shows to be wrong."""
-    sha256, problems, first = hashlib.sha256(), [], b""
+    sha256, problems, content = hashlib.sha256(), [], bytearray()
+    most = COPY_BYTES if member.filename.endswith(".safetensors") else MAX_SEARCHED_BYTES
+    shown = printable(member.filename)
     try:
-        with archive.open(member) as content:
-            while chunk := content.read(COPY_BYTES):
-                first = first or chunk
+        with archive.open(member) as file:
+            while chunk := file.read(COPY_BYTES):
+                content += chunk[: max(0, most - len(content))]
                 sha256.update(chunk)
                 progress.advance(len(chunk))
     except zipfile.BadZipFile:  # the CRC; the sums say so too, unless the file is not listed there
-        problems.append(f"{printable(member.filename)} is damaged: its CRC does not match")
-    if problem := content_problem(member.filename, member.file_size, first):
-        problems.append(f"{printable(member.filename)} {problem}")
-    return sha256.hexdigest(), problems
+        problems.append(f"{shown} is damaged: its CRC does not match")
+    problem = content_problem(member.filename, member.file_size, bytes(content))
+    if not problem and member.filename.endswith(".safetensors"):
+        problem = _tensors_problem(archive, member)
+    return sha256.hexdigest(), [*problems, *([f"{shown} {printable(problem)}"] if problem else [])]
+
+
+def _tensors_problem(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    try:
+        with archive.open(member) as file:
+            read_tensors(file, member.file_size)
+    except NotSafetensors as error:
+        return f"is no sound safetensors file: {error}"
+    except zipfile.BadZipFile:  # said already
+        return ""
+    return ""
 
 
 def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
@@ -137,49 +161,6 @@ def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
             yield f"{printable(name)} is not listed in {SUMS}"
         elif digests[name] != expected[name]:
             yield f"{printable(name)} has changed: SHA-256 {digests[name]}, not {expected[name]}"
-
-
-class Texts:
-    """An archive's small text files; what cannot be read is empty and adds to ``problems``."""
-
-    def __init__(self, archive: zipfile.ZipFile, names: set[str], problems: list[str]) -> None:
-        self._archive, self._names, self._problems = archive, names, problems
-
-    def read(self, name: str) -> str:
-        if name not in self._names:
-            return ""
-        if self._archive.getinfo(name).file_size > MAX_TEXT_BYTES:
-            self._problems.append(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
-            return ""
-        try:
-            return self._archive.read(name).decode("utf-8")
-        except (zipfile.BadZipFile, UnicodeDecodeError) as error:
-            self._problems.append(f"{name} is not readable text: {error}")
-            return ""
-
-    def json(self, name: str) -> dict[str, Any]:
-        try:
-            found = json.loads(self.read(name) or "{}")
-        except (ValueError, RecursionError) as error:
-            self._problems.append(f"{name} is not JSON: {error}")
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def yaml(self, name: str) -> dict[str, Any]:
-        """A mapping without aliases, which could stand for more than fits into memory."""
-        import yaml
-
-        text = self.read(name)
-        try:
-            if text.count("[") + text.count("{") > MAX_YAML_BRACKETS:
-                raise ValueError("it has too many brackets")
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-                raise ValueError("it uses aliases")
-            found = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            self._problems.append(f"{name} is not plain YAML: {error}")
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 def _versions(texts: Texts) -> dict[str, str]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SUMS = "MAR-INF/SHA256SUMS"
+CONTAINER_FILE = "MAR-INF/CONTAINER.json"  # only in an archive that was built for a container
 HANDLER_FILE = "marquee_handler.py"
 HANDLER_PACKAGE = "handler"
 MODEL_FOLDER = "model"

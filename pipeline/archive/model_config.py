@@ -6,13 +6,18 @@ import filecmp
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.archive.layout import CONFIG_FILE
+from pipeline.archive.plain_yaml import MAX_YAML_BYTES, NotPlain, read_mapping
+from pipeline.archive.regular import read_regular
 from pipeline.errors import MarqueeError
 
 CHECK_TIMEOUT_SECONDS = 60
+LARGEST_BLOCKS = 8
+LARGEST_SIDE = 8192
 MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 CONTINUOUS_BATCHING = "continuousBatching"
 # Requests TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
@@ -40,6 +45,18 @@ SERVING = {
     "jobQueueSize": 64,
 }
 
+# Each worker holds the whole model; the other limits keep within what Java's int and a day can hold.
+MOST = {
+    "minWorkers": 64,
+    "maxWorkers": 64,
+    "batchSize": 10_000,
+    "maxBatchDelay": 3_600_000,
+    "responseTimeout": 86_400,
+    "startupTimeout": 86_400,
+    "maxRetryTimeoutInSec": 86_400,
+    "jobQueueSize": 1_000_000,
+}
+
 
 def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path) -> bytes:
     """The content of model-config.yaml for the model in ``folder``.
@@ -60,10 +77,7 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
         content = _derive(folder)
         _check(content, f"the settings derived from {folder}", handler)
         return content
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise MarqueeError(f"{source} cannot be read: {error.strerror}") from error
+    content = read_regular(source, MAX_YAML_BYTES)
     _check(content, str(source), handler)
     return content
 
@@ -105,16 +119,43 @@ def with_continuous_batching(content: bytes, on: bool) -> bytes:
     return yaml.safe_dump(document, sort_keys=False).encode()
 
 
+def written_defaults(content: bytes) -> dict[str, Any]:
+    """What a request gets where it says nothing, as far as model-config.yaml (checked before) says it."""
+    own = read_mapping(content).get("marquee")
+    defaults = own.get("defaults") if isinstance(own, dict) else None
+    return defaults if isinstance(defaults, dict) else {}
+
+
+def trained_size(folder: Path) -> tuple[int, int]:
+    """Width and height in pixels the model was trained for: the UNet's sample_size times the VAE's factor.
+
+    Raises MarqueeError where the two configurations do not say it.
+    """
+    unet = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
+    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
+    sample = unet.get("sample_size") or 64  # diffusers takes 64 where it is null
+    height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
+    blocks = vae.get("block_out_channels", [0] * 4)
+    if not isinstance(blocks, list) or not 1 <= len(blocks) <= LARGEST_BLOCKS:
+        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is no list of a VAE's blocks")
+    factor = 2 ** (len(blocks) - 1)
+    for value in (width, height):
+        if type(value) is not int or not 1 <= value * factor <= LARGEST_SIDE:
+            raise MarqueeError(
+                f"{folder}/unet/config.json: sample_size is {str(sample)[:50]}, not a latent's side (64)",
+                "correct it, or name the size in a file of your own: --config FILE",
+            )
+    return width * factor, height * factor
+
+
 def _derive(folder: Path) -> bytes:
     """Stable Diffusion's customary 30 steps at guidance 7.5, in the size the UNet was trained for."""
     import yaml
 
-    unet = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
-    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
-    side = int(unet.get("sample_size") or 64) * 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
-    most = max(2 * side, 64)
+    width, height = trained_size(folder)
+    side, most = min(width, height), max(2 * width, 2 * height, 64)
     own = {
-        "defaults": {"num_inference_steps": 30, "guidance_scale": 7.5, "width": side, "height": side},
+        "defaults": {"num_inference_steps": 30, "guidance_scale": 7.5, "width": width, "height": height},
         "limits": {
             "min_width": min(side, 64),
             "min_height": min(side, 64),
@@ -124,20 +165,37 @@ def _derive(folder: Path) -> bytes:
             "max_num_inference_steps": 100,
             "max_instances": 16,
             "max_prompt_characters": 1000,
-            "max_response_bytes": 6_553_500,
         },
     }
     return yaml.safe_dump({**SERVING, "marquee": own}, sort_keys=False).encode()
 
 
-def _check(content: bytes, origin: str, handler: Path) -> None:
-    import yaml
+def count_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """Why TorchServe could not work with the counts in model-config.yaml; other values are the handler's."""
+    for key, most in MOST.items():
+        value = document.get(key)
+        if isinstance(value, int) and value > most:
+            yield f"{key} is {_short(value)}; at most {most:,} {'is' if most == 1 else 'are'} possible"
+    least, most_workers = document.get("minWorkers"), document.get("maxWorkers")
+    if isinstance(least, int) and isinstance(most_workers, int) and least > most_workers:
+        yield f"minWorkers is {_short(least)}, more than maxWorkers, {_short(most_workers)}"
 
+
+def _short(number: int) -> str:
+    """A count as text; Python itself refuses to write one of more than 4,300 digits."""
+    return f"{number:,}" if number < 10**18 else f"about 2^{number.bit_length() - 1}"
+
+
+def _check(content: bytes, origin: str, handler: Path) -> None:
     try:
-        document: Any = yaml.safe_load(content)
-        text = json.dumps({} if document is None else document)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        document = read_mapping(content)
+        text = json.dumps(document, allow_nan=False)
+    except NotPlain as error:
         raise MarqueeError(f"{origin} is not YAML of plain values: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MarqueeError(f"{origin} holds a value that JSON has not: {error}") from error
+    if problems := list(count_problems(document)):
+        raise MarqueeError(f"{origin}: {'; '.join(problems)}", "write a smaller number, or leave the key out")
     answer = subprocess.run(
         [sys.executable, "-I", "-c", CHECK, str(handler.parent)],
         input=text,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.archive.families import family_of_unet, refusal
 from pipeline.archive.layout import MODEL_FOLDER, Member, bytes_member, file_member
+from pipeline.archive.regular import read_regular
 from pipeline.archive.safetensors_files import (
     NotSafetensors,
     Rewrite,
@@ -24,6 +27,9 @@ from pipeline.archive.selection import INDEX, Dtype, Selection, Weights, select_
 from pipeline.archive.tokenizer_files import slow_files
 from pipeline.errors import MarqueeError
 
+DEEPEST = 3  # a model's own files lie one folder deep
+MOST_FILES = 10_000
+MOST_JSON_BYTES = 64 << 20
 HALVES = ("F16", "BF16")
 HALF_NAMES = ("float16", "bfloat16")
 STORED_DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
@@ -36,19 +42,24 @@ TEXT_LEFTOVER = "embeddings.position_ids"
 
 def check_folder(folder: Path, dtype: Dtype, *, safety_checker: bool = False) -> Selection:
     """Select the files that serve; raises one MarqueeError that lists everything wrong with the folder."""
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = file_names(folder)
     problems: list[str] = []
 
     def read_json(name: str) -> Any:
         try:
-            return json.loads((folder / name).read_text(encoding="utf-8"))
+            return load_json(folder / name)
         except ValueError as error:
             problems.append(f"{name} is not JSON: {error}")
-            return {"weight_map": {}}
+            return {}
 
     selection = select_files(names, read_json, dtype, safety_checker=safety_checker)
     problems += selection.problems
-    problems += [_json_problem(folder, name) for name in selection.configs if name.endswith(".json")]
+    documents = {name: read_json(name) for name in selection.configs if name.endswith(".json")}
+    if family := family_of_unet(documents.get("unet/config.json")):
+        problems.append(f"{refusal(family)} (unet/config.json says so)")
+    problems += [
+        f"{name} holds no object" for name, document in documents.items() if not isinstance(document, dict)
+    ]
     problems += [
         _tensor_problem(folder, name)
         for weights in selection.weights
@@ -80,12 +91,39 @@ def model_members(
     return members
 
 
-def _json_problem(folder: Path, name: str) -> str:
+def file_names(folder: Path) -> set[str]:
+    """The regular files of a folder and of folders in it, relative to it.
+
+    Raises MarqueeError where it cannot be read, or holds more than a model does.
+    """
+    names: set[str] = set()
     try:
-        json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        return f"{name} is not JSON: {error}"
-    return ""
+        for place, folders, files in os.walk(folder, onerror=_raise):
+            inner = Path(place).relative_to(folder)
+            folders[:] = [] if len(inner.parts) >= DEEPEST else sorted(folders)
+            names.update((inner / file).as_posix() for file in files if Path(place, file).is_file())
+            if len(names) > MOST_FILES:
+                raise MarqueeError(
+                    f"{folder} holds more than {MOST_FILES:,} files, so it is no model's folder",
+                    "name the folder that holds model_index.json: --model DIR",
+                )
+    except OSError as error:
+        raise MarqueeError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+    return names
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def load_json(path: Path) -> Any:
+    """A JSON file of at most 64 MiB; raises ValueError with what is wrong."""
+    try:
+        return json.loads(read_regular(path, MOST_JSON_BYTES))
+    except MarqueeError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _tensor_problem(folder: Path, name: str) -> str:
@@ -93,6 +131,8 @@ def _tensor_problem(folder: Path, name: str) -> str:
         read_tensor_file(folder / name)
     except NotSafetensors as error:
         return f"{name}: {error}"
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
     return ""
 
 
@@ -126,7 +166,7 @@ def _missing_tokenizer_members(folder: Path, selection: Selection) -> list[Membe
     source = folder / "tokenizer/tokenizer.json"
     try:
         made = slow_files(json.loads(source.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MarqueeError(
             f"{source} holds no byte-pair vocabulary to make vocab.json from: {error}"
         ) from error

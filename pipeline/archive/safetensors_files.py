@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.archive.layout import Member, read_blocks
 from pipeline.errors import MarqueeError
@@ -23,9 +23,22 @@ DTYPE_BYTES = {
     "I8": 1,
     "U8": 1,
     "BOOL": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "C64": 8,
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
+LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
+# What is read here: SD 1.5's largest header is far below 1 MB, and Python needs gigabytes to parse 100 MB.
+MAX_HEADER_BYTES = 8 << 20
+MAX_DIMENSIONS = 16
+MAX_COUNT = 1 << 62
+MAX_REASON_CHARACTERS = 200
 HEADER_ALIGNMENT = 8
 
 
@@ -71,34 +84,76 @@ def read_tensor_file(path: Path) -> TensorFile:
     """Read and check the header: every tensor's bytes present, none shared, none left over."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > MAX_HEADER_BYTES:
-            raise NotSafetensors("it has no safetensors header")
-        if size < 8 + length:
-            raise NotSafetensors(f"it is cut off in its header, at {size} bytes")
-        raw = file.read(length)
+        return TensorFile(path, read_tensors(file, size))
+
+
+def read_tensors(file: IO[bytes], size: int) -> tuple[StoredTensor, ...]:
+    """The tensors of a safetensors file of ``size`` bytes, in the order they lie in.
+
+    Only the header is read. Raises NotSafetensors unless every tensor's bytes are there, none are shared and
+    none are left over.
+    """
+    length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if size < LENGTH_BYTES or not len("{}") <= length <= LARGEST_HEADER_BYTES:
+        raise NotSafetensors("it has no safetensors header")
+    if size < LENGTH_BYTES + length:
+        raise NotSafetensors(f"it is cut off in its header, at {size} bytes: {length} are announced")
+    if length > MAX_HEADER_BYTES:
+        raise NotSafetensors(f"its header has {length} bytes; at most {MAX_HEADER_BYTES} are read")
     try:
-        tensors = sorted(_tensors(json.loads(raw), 8 + length), key=lambda tensor: tensor.start)
+        header = parse_header(file.read(length))
+        tensors = sorted(
+            _tensors(header, LENGTH_BYTES + length), key=lambda tensor: (tensor.start, tensor.size)
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise NotSafetensors(f"its safetensors header is damaged ({error})") from error
-    end = 8 + length
+        reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS]
+        raise NotSafetensors(f"its safetensors header is damaged ({reason})") from error
+    end = LENGTH_BYTES + length
     for tensor in tensors:
         if tensor.start != end:
-            raise NotSafetensors(f"the bytes of {tensor.name} do not follow those before it")
+            raise NotSafetensors(f"the bytes of {tensor.name[:100]!r} do not follow those before it")
         end += tensor.size
     if end != size:
         raise NotSafetensors(f"it has {size} bytes where its header promises {end}")
-    return TensorFile(path, tuple(tensors))
+    return tuple(tensors)
+
+
+def parse_header(raw: bytes) -> dict[str, Any]:
+    """The header's JSON object; raises ValueError for what another reader could understand otherwise."""
+    if not raw.startswith(b"{"):
+        raise ValueError("it does not begin with {")
+    return dict(json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _tensors(header: dict[str, Any], data_start: int) -> Iterator[StoredTensor]:
     for name, entry in header.items():
         if name == "__metadata__":
+            if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+                raise ValueError("__metadata__ is no object of texts")
             continue
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        if dtype in DTYPE_BYTES and end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
-            raise ValueError(f"{name} has a shape that its bytes do not fit")
+        if dtype not in DTYPE_BYTES:
+            raise ValueError(f"{name[:100]!r} has the unknown dtype {str(dtype)[:20]!r}")
+        if len(shape) > MAX_DIMENSIONS or not all(_is_count(number) for number in (*shape, start, end)):
+            raise ValueError(f"{name[:100]!r} has a shape or offsets that are no counts")
+        if end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+            raise ValueError(f"{name[:100]!r} has a shape that its bytes do not fit")
         yield StoredTensor(name, dtype, shape, data_start + start, end - start)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def rewritten_member(path: str, file: TensorFile, rewrites: list[Rewrite]) -> Member:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.archive.families import family_of_pipeline, refusal
 from pipeline.archive.layout import PICKLE_SUFFIXES
 
 Dtype = Literal["keep", "fp16", "fp32", "bf16"]
@@ -73,7 +74,7 @@ def select_files(
     An fp16 variant is preferred unless fp32 or bf16 is wanted.
     """
     index = read_json(INDEX) if INDEX in names else {}
-    problems = _index_problems(index) if index else [f"{INDEX} is missing"]
+    problems = _index_problems(index) if INDEX in names else [f"{INDEX} is missing"]
     stems = WEIGHT_STEMS | (SAFETY_STEMS if safety_checker else {})
     configs = [f"{component}/config.json" for component in stems]
     configs += [SCHEDULER_CONFIG, *((FEATURE_EXTRACTOR_CONFIG,) if safety_checker else ())]
@@ -88,7 +89,7 @@ def select_files(
         pickles += [] if found.files else _pickles(component, names)
         problems += _weight_problems(found, names)
     return Selection(
-        index=index,
+        index=index if isinstance(index, dict) else {},
         configs=tuple(name for name in (*configs, *TOKENIZER_FILES) if name in names),
         weights=tuple(weights),
         problems=tuple(problems),
@@ -100,7 +101,9 @@ def _index_problems(index: Any) -> list[str]:
     if not isinstance(index, dict):
         return [f"{INDEX} is not an object"]
     problems = []
-    if index.get("_class_name") != PIPELINE_CLASS:
+    if family := family_of_pipeline(index.get("_class_name")):
+        problems.append(f"{refusal(family)} ({INDEX} names {index['_class_name']!r})")
+    elif index.get("_class_name") != PIPELINE_CLASS:
         problems.append(
             f"{INDEX} names the pipeline {index.get('_class_name')!r}; {PIPELINE_CLASS} is served"
         )
@@ -122,9 +125,15 @@ def _weights(
             return Weights(component, stem, (single,))
         shard_list = f"{component}/{stem}.safetensors.index{dotted}.json"
         if shard_list in names:
-            shards = sorted(set(read_json(shard_list)["weight_map"].values()))
+            shards = _shards(read_json(shard_list))
             return Weights(component, stem, tuple(f"{component}/{shard}" for shard in shards))
     return Weights(component, stem, ())
+
+
+def _shards(shard_list: Any) -> list[str]:
+    """The files that a shard list names; none for one that is no list of shards."""
+    weight_map = shard_list.get("weight_map") if isinstance(shard_list, dict) else None
+    return sorted({str(shard) for shard in weight_map.values()}) if isinstance(weight_map, dict) else []
 
 
 def _weight_problems(weights: Weights, names: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from pipeline.archive.layout import SUMS
@@ -25,15 +25,32 @@ LOCAL_LENGTHS = struct.Struct("<26xHH")
 UNSAFE_FLAGS = 0x1 | 0x40 | 0x2000  # encrypted in one way or another
 
 
-def structure_problems(path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int) -> Iterator[str]:
-    """Every reason not to unpack an archive that its records alone show, each naming the member."""
+def structure_problems(
+    file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory_start: int
+) -> Iterator[str]:
+    """Every reason not to unpack an archive of marquee's that its records show, each naming the member."""
+    yield from record_problems(file, members, directory_start)
+    for member in members:
+        shown = printable(member.orig_filename)
+        if member.compress_type != zipfile.ZIP_STORED:
+            yield f"{shown} is compressed; marquee stores its files as they are"
+        elif member.compress_size != member.file_size:
+            yield f"{shown} claims {member.file_size} bytes where {member.compress_size} are stored"
+        if problem := name_problem(member.orig_filename):
+            yield f"{shown} {printable(problem)}"
+
+
+def record_problems(
+    file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory_start: int
+) -> Iterator[str]:
+    """Why any archive may not be unpacked: paths that leave the folder, duplicates, bytes that hide."""
     for name, count in sorted(Counter(member.filename for member in members).items()):
         if count > 1:
             yield f"{printable(name)} is in it {count} times"
     for member in members:
         yield from _member_problems(member)
     is_ours = any(member.filename == SUMS for member in members)
-    yield from _record_problems(path, members, directory_start, is_ours=is_ours)
+    yield from _order_problems(file, members, directory_start, is_ours=is_ours)
 
 
 def printable(name: str) -> str:
@@ -58,16 +75,10 @@ def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
         yield f"{shown} is not a plain file (mode {mode:o})"
     if member.flag_bits & UNSAFE_FLAGS:
         yield f"{shown} is encrypted"
-    if member.compress_type != zipfile.ZIP_STORED:
-        yield f"{shown} is compressed; marquee stores its files as they are"
-    elif member.compress_size != member.file_size:
-        yield f"{shown} claims {member.file_size} bytes where {member.compress_size} are stored"
-    if problem := name_problem(name):
-        yield f"{shown} {printable(problem)}"
 
 
-def _record_problems(
-    path: Path, members: Sequence[zipfile.ZipInfo], directory_start: int, *, is_ours: bool
+def _order_problems(
+    file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory_start: int, *, is_ours: bool
 ) -> Iterator[str]:
     """Members must follow each other without gap or overlap: TorchServe reads them as a stream.
 
@@ -76,23 +87,22 @@ def _record_problems(
     """
     expected = [as_marquee_writes(member) if is_ours else member for member in members]
     end = 0
-    with path.open("rb") as file:
-        for member in sorted(expected, key=lambda entry: entry.header_offset):
-            shown = printable(member.filename)
-            if member.header_offset != end:
-                yield f"{abs(member.header_offset - end)} bytes before {shown} overlap or belong to no file"
-            found = _read_header(file, member)
-            header = local_header(member, found)
-            if field := difference(found, header, LOCAL_FIELDS):
-                yield f"{shown} has a header that does not fit its directory entry: its {field} is another"
-                return
-            end = member.header_offset + len(header) + member.compress_size
-        if end != directory_start:
-            yield f"{abs(directory_start - end)} bytes before the directory overlap or belong to no file"
-        if is_ours:
-            names = [printable(member.filename) for member in members]
-            file.seek(directory_start)
-            yield from directory_problems(names, file.read(), expected, directory_start)
+    for member in sorted(expected, key=lambda entry: entry.header_offset):
+        shown = printable(member.filename)
+        if member.header_offset != end:
+            yield f"{abs(member.header_offset - end)} bytes before {shown} overlap or belong to no file"
+        found = _read_header(file, member)
+        header = local_header(member, found)
+        if field := difference(found, header, LOCAL_FIELDS):
+            yield f"{shown} has a header that does not fit its directory entry: its {field} is another"
+            return
+        end = member.header_offset + len(header) + member.compress_size
+    if end != directory_start:
+        yield f"{abs(directory_start - end)} bytes before the directory overlap or belong to no file"
+    if is_ours:
+        names = [printable(member.filename) for member in members]
+        file.seek(directory_start)
+        yield from directory_problems(names, file.read(), expected, directory_start)
 
 
 def _read_header(file: BinaryIO, member: zipfile.ZipInfo) -> bytes:

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    model: Annotated[str | None, typer.Option(help="A diffusers folder or a hub id (owner/name).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A diffusers folder, a .safetensors checkpoint or a hub id.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The archive to write.")] = None,
     config: Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")] = "keep",
@@ -34,6 +36,9 @@ def build(
         Path | None, typer.Option(help="A Python of the container's version: adds bytecode for them.")
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")] = False,
+    base: Annotated[
+        Path | None, typer.Option(help="A diffusers folder with a checkpoint's configurations.")
+    ] = None,
 ) -> None:
     """Pack a model, the handler and its settings into model.mar."""
     from pipeline.archive import build as steps
@@ -43,7 +48,7 @@ def build(
     root = steps.repository_root()
     built = steps.build(
         steps.BuildConfig(
-            model=model or str(root / steps.EMBEDDED_MODEL),
+            model=str(root / steps.EMBEDDED_MODEL) if model is None else model,
             out=out or root / steps.DEFAULT_ARCHIVE,
             config=config,
             dtype=dtype,
@@ -52,12 +57,18 @@ def build(
             container=container,
             compile_with=compile_with,
             compiled=compiled,
+            base=base,
         ),
         LiveProgress(),
     )
     print(f"{built.path}  {built.size:,} bytes, {built.files} files")
     print(f"archive digest  {built.archive_digest}")
     print(f"weights digest  {built.weights_digest}")
+    if built.defaults:
+        written = ", ".join(f"{name} {value}" for name, value in built.defaults.items() if value != "")
+        print(f"defaults        {written} (model-config.yaml)")
+    for warning in built.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if built.packages_files:
         from pipeline.containers.targets import start_cost_seconds
 

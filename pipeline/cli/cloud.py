@@ -15,7 +15,7 @@ import typer
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
-    from pipeline.cloud.process import CloudOptions
+    from pipeline.cloud.options import CloudOptions
     from pipeline.cloud.state import CloudFolder, Running
 
 State = Annotated[
@@ -29,8 +29,12 @@ Speed = Annotated[float, typer.Option(min=0.001, help="How many times faster tha
 Date = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day it is there [default: today]")
 ]
-cloud = typer.Typer(help="Cloud Storage and Vertex AI on this machine.", no_args_is_help=True)
-fault = typer.Typer(help="Make things go wrong in the local cloud.", no_args_is_help=True)
+cloud = typer.Typer(
+    help="Cloud Storage and Vertex AI on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
+fault = typer.Typer(
+    help="Make things go wrong in the local cloud.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -72,8 +76,7 @@ def reset(state: State = None) -> None:
     from pipeline.cloud import process
 
     folder = _folder(state)
-    process.reset(folder)
-    print(f"emptied {folder.path}")
+    print(f"emptied {folder.path}" if process.reset(folder) else f"no local cloud is in {folder.path}")
 
 
 @cloud.command()
@@ -144,9 +147,10 @@ def set_fault(
     """Make something go wrong: NAME[,target=PATTERN][,count=N|forever][,KEY=NUMBER]."""
     from pipeline.cloud.faults import FaultBook, parse_fault
 
-    book = FaultBook(_folder(state).faults)
-    for text in faults:
-        book.set(parse_fault(text))
+    folder, wanted = _folder(state), [parse_fault(text) for text in faults]
+    folder.make()
+    for each in wanted:
+        FaultBook(folder.faults).set(each)
 
 
 @fault.command("list")
@@ -160,7 +164,8 @@ def list_faults(state: State = None) -> None:
         print(f"{name + options:32} {kind.does} ({times})")
     for fault in FaultBook(_folder(state).faults).all():
         left = "until cleared" if fault.count is None else f"{fault.count} left"
-        print(f"set: {fault.name} for {fault.target} {fault.parameters or ''} ({left})")
+        target = fault.target if fault.target.isprintable() else ascii(fault.target)
+        print(f"set: {fault.name} for {target} {fault.parameters or ''} ({left})")
 
 
 @fault.command("clear")
@@ -168,21 +173,22 @@ def clear_faults(name: Annotated[str | None, typer.Argument()] = None, state: St
     """Forget the faults of this name, or all."""
     from pipeline.cloud.faults import FaultBook
 
-    FaultBook(_folder(state).faults).clear(name)
+    book = FaultBook(_folder(state).faults)
+    book.clear(name)
+    print(f"{len(book.all())} set")
 
 
 def _folder(state: Path | None) -> CloudFolder:
     from pipeline.cloud.state import CloudFolder
 
-    return CloudFolder(state)
+    folder = CloudFolder(state)
+    folder.check()
+    return folder
 
 
 def _options(faults: list[str] | None, speed: float, date: datetime | None) -> CloudOptions:
-    from pipeline.cloud.faults import parse_fault
-    from pipeline.cloud.process import CloudOptions
+    from pipeline.cloud.options import CloudOptions
 
-    for text in faults or []:
-        parse_fault(text)  # so that a mistake is told here, and not in the log of the server
     return CloudOptions(speed, date, tuple(faults or []))
 
 

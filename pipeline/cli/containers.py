@@ -1,7 +1,8 @@
-"""Commands: image."""
+"""Commands: image, rehearse."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     app.command()(image)
+    app.command()(rehearse)
 
 
 def image(
@@ -36,3 +38,35 @@ def image(
         return
     build_image(context, builder, tag)
     print(f"built {tag}; run it: {builder} run --gpus all -p 8080:8080 -v $PWD/model_artifacts:/models {tag}")
+
+
+def rehearse(
+    model: Annotated[
+        Path | None, typer.Option(help="A diffusers folder [default: the embedded one].")
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="A Python 3.9 [default: $PYTHON39, or one of the PATH or pyenv].")
+    ] = None,
+    torchserve: Annotated[
+        list[str] | None, typer.Option(help="A TorchServe version; may be given again [default: three].")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="A page to put the table into.")] = None,
+) -> None:
+    """Serve the prebuilt container's archive in its twin (about 6 GB, kept) and look at the picture.
+
+    From then on the local cloud runs such archives in the twin. Exit code 1 where a picture is wrong.
+    """
+    from pipeline.archive.build import EMBEDDED_MODEL, repository_root
+    from pipeline.cli.console import LiveProgress
+    from pipeline.containers import rehearse as steps
+    from pipeline.containers.twin import TORCHSERVE_VERSIONS, prepare_twin
+
+    versions = tuple(torchserve or TORCHSERVE_VERSIONS)
+    twin = prepare_twin(python, versions, LiveProgress())
+    built, found = steps.rehearse(model or repository_root() / EMBEDDED_MODEL, versions, twin)
+    table = steps.report(built, found, twin)
+    print(table, end="")
+    if report is not None:
+        steps.write_page(report, table)
+    if not all(one.is_right for one in found):
+        sys.exit(1)

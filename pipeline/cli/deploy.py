@@ -1,16 +1,25 @@
-"""Commands: plan, deploy, promote, rollback, status, teardown."""
+"""Commands: plan, deploy, promote, rollback, status, teardown. Each change is planned, shown, carried out.
+
+Exit codes: 1 failed or refused; 3 unproven (deploy: the new model was not reached in time); 4 unknown (no
+answer from the cloud or the model). After 3 and 4 everything is left as it is; run it again.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json as jsons
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.plans import print_deployed, print_plan, print_prices
 from pipeline.cli.target import (
+    ArchiveOption,
     Asked,
     CloudOption,
     ConfigOption,
@@ -18,19 +27,29 @@ from pipeline.cli.target import (
     ProfileOption,
     SetOption,
     connected,
+    rehearsal_line,
     the_archive,
 )
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
     from pipeline.deploy.config import DeployConfig
-    from pipeline.deploy.flow import Deployed
-    from pipeline.deploy.plan import Plan
     from pipeline.deploy.status import Status
 
 TrafficOption = Annotated[
     int | None, typer.Option("--traffic", help="Percent for the new model; less than 100 is a canary.")
 ]
+AdoptOption = Annotated[
+    bool,
+    typer.Option("--adopt", help="Enter an endpoint that marquee did not make, beside what serves there."),
+]
+UnprovedOption = Annotated[
+    bool, typer.Option("--unproved", help="Promote a canary whose right picture no run has seen.")
+]
+DiscardOption = Annotated[
+    bool, typer.Option("--discard", help="Undeploy the predecessor instead of keeping it at 0 %.")
+]
+_EXIT_UNPROVEN, _EXIT_UNKNOWN = 3, 4
 
 
 def register(app: typer.Typer) -> None:
@@ -44,38 +63,24 @@ def plan(
     cloud: CloudOption = None,
     profile: ProfileOption = None,
     traffic: TrafficOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
+    adopt: AdoptOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Show what deploy would make, change and charge per hour; changes nothing."""
-    from pipeline.deploy.plan import plan as make_plan
+    """Show what deploy would do, in order, and what it costs per hour; changes nothing."""
+    from pipeline.cli.console import LiveProgress
+    from pipeline.deploy.flow import plan as make_plan
 
-    with connected(Asked(config, cloud, profile, settings or (), traffic), quiet=json) as (
-        wanted,
-        connection,
-    ):
-        made = make_plan(connection, wanted, the_archive(wanted))
+    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
+    with connected(asked, quiet=json) as (wanted, connection):
+        made = make_plan(connection, wanted, the_archive(wanted), adopt, LiveProgress())
     if json:
-        print(jsons.dumps({**dataclasses.asdict(made), "changes": made.changes}, default=str))
+        print(jsons.dumps({**made.document(), "rehearsal": rehearsal_line(wanted)}, default=str))
     else:
-        _print_plan(made)
-
-
-def _print_plan(plan: Plan) -> None:
-    for action in plan.actions:
-        print(f"  {action.verb:<7} {action.thing}: {action.detail}")
-    if not plan.changes:
-        print("nothing to do")
-    if plan.price is None:
-        print("price: not in the table for this machine; look it up before you deploy")
-    else:
-        print(
-            f"price: ${plan.min_dollars:.2f} to ${plan.max_dollars:.2f} an hour while it is deployed"
-            f" (checked {plan.price.checked_on}{'' if plan.price.verified else ', not verified'}:"
-            f" {plan.price.source})"
-        )
-    if plan.running_dollars:
-        print(f"running now on this endpoint: ${plan.running_dollars:.2f} an hour")
+        print_plan(made)
+        print_prices(made)
+        print(f"rehearsal: {rehearsal_line(wanted)}")
 
 
 def deploy(
@@ -83,30 +88,58 @@ def deploy(
     cloud: CloudOption = None,
     profile: ProfileOption = None,
     traffic: TrafficOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
+    adopt: AdoptOption = False,
 ) -> None:
-    """Upload, register, deploy, ask for a picture, and only then move traffic. Run it again after a break."""
+    """Upload, register, deploy, ask for a picture, and only then move traffic. Run it again after a break.
+
+    Exit code 3: the new model was not reached in time; 4: no answer. Both leave everything as it is.
+    """
     from pipeline.cli.console import LiveProgress
-    from pipeline.deploy.flow import deploy as make
+    from pipeline.deploy.flow import carry_out_deploy, check_local
+    from pipeline.deploy.flow import plan as make_plan
 
     progress = LiveProgress()
-    asked = Asked(config, cloud, profile, settings or (), traffic)
+    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
     try:
-        with connected(asked) as (wanted, connection):
-            archive = the_archive(wanted)
-            if wanted.cloud == "google":
-                _refuse_what_would_fail(wanted, archive.path)
-            _print_deployed(make(connection, wanted, archive, progress))
+        with _undecided_exit(), connected(asked) as (wanted, connection):
+            chosen = the_archive(wanted)
+            _refuse_what_would_fail(wanted, chosen.path)
+            supplies = check_local(wanted, chosen)
+            made = make_plan(connection, wanted, chosen, adopt, progress)
+            print_plan(made)
+            print_prices(made)
+            print_deployed(carry_out_deploy(connection, wanted, made, supplies, progress))
+            print(f"rehearsal {rehearsal_line(wanted)}")
     finally:
         progress.finish()
 
 
+@contextmanager
+def _undecided_exit() -> Iterator[None]:
+    """End with the exit code of what is neither right nor wrong."""
+    from pipeline.deploy.answers import Unanswered
+    from pipeline.deploy.smoke import Unknown, Unproven
+
+    try:
+        yield
+    except (Unproven, Unknown, Unanswered) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.cure:
+            print(f"  cure: {error.cure}", file=sys.stderr)
+        code = _EXIT_UNPROVEN if isinstance(error, Unproven) else _EXIT_UNKNOWN
+        raise typer.Exit(code) from error
+
+
 def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
-    """What the doctor can see from here, before anything is paid for."""
+    """What the doctor can see from here, before anything is paid for; here only the archive's fit."""
+    from pipeline.doctor.content import check_fit
     from pipeline.doctor.examine import examine
     from pipeline.doctor.subject import subject_of
 
-    findings = examine(subject_of(config, archive), date.today())
+    subject = subject_of(config, archive)
+    findings = examine(subject, date.today()) if config.cloud == "google" else check_fit(subject)
     for finding in findings:
         if finding.level == "notice":
             print(f"notice: {finding.sentence}\n  cure: {finding.cure}")
@@ -116,36 +149,36 @@ def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
         raise MarqueeError(f"this would fail on Google:{told}", cure="marquee doctor --cloud google")
 
 
-def _print_deployed(deployed: Deployed) -> None:
-    proof = deployed.proof
-    print(f"archive   {deployed.uploaded.artifact_uri}  {deployed.uploaded.sent_bytes:,} bytes sent")
-    print(f"model     {deployed.model} version {deployed.version}")
-    print(f"endpoint  {deployed.endpoint}  deployed model {deployed.deployed_model_id}")
-    print(f"picture   {proof.picture.width}x{proof.picture.height}, weights {proof.weights_digest[:12]}")
-    print("traffic   " + ", ".join(f"{key}: {share} %" for key, share in deployed.traffic.items()))
-    if deployed.kept:
-        print(f"kept at 0 % for `marquee rollback`, and still charged: {', '.join(deployed.kept)}")
-        print("  `marquee promote` removes it")
-
-
-def promote(config: ConfigOption = None, cloud: CloudOption = None, settings: SetOption = None) -> None:
-    """Give the newest deployed model all traffic and undeploy the others."""
+def promote(
+    config: ConfigOption = None,
+    cloud: CloudOption = None,
+    settings: SetOption = None,
+    unproved: UnprovedOption = False,
+    discard: DiscardOption = False,
+) -> None:
+    """Put the canary into service; the one before stays at 0 % for a rollback."""
     from pipeline.cli.console import LiveProgress
-    from pipeline.deploy.traffic import promote as move
+    from pipeline.deploy.traffic import carry_out_switch, promotion
 
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
-        chosen = move(connection, wanted, LiveProgress())
-    print(f"deployed model {chosen.id} has all traffic")
+    progress = LiveProgress()
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+        made = promotion(connection, wanted, progress, unproved, discard)
+        print_plan(made)
+        carry_out_switch(connection, wanted, made, progress)
+    print("done")
 
 
 def rollback(config: ConfigOption = None, cloud: CloudOption = None, settings: SetOption = None) -> None:
-    """Give the deployed model before the newest all traffic and undeploy the newest."""
+    """Withdraw the canary; without one, put the predecessor back into service."""
     from pipeline.cli.console import LiveProgress
-    from pipeline.deploy.traffic import rollback as move
+    from pipeline.deploy.traffic import carry_out_switch, withdrawal
 
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
-        chosen = move(connection, wanted, LiveProgress())
-    print(f"deployed model {chosen.id} has all traffic again")
+    progress = LiveProgress()
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+        made = withdrawal(connection, wanted, progress)
+        print_plan(made)
+        carry_out_switch(connection, wanted, made, progress)
+    print("done")
 
 
 def status(
@@ -170,16 +203,20 @@ def _print_status(status: Status) -> None:
         print(f"model {status.model}: not registered")
     for version in status.versions:
         aliases = ", ".join(version.aliases)
-        print(f"model {status.model}@{version.version}  weights {version.weights_digest[:12]}  {aliases}")
+        weights = f"weights {version.weights_digest[:12]}" if version.ours else "not marquee's"
+        print(f"model {status.model}@{version.version}  {weights}  {aliases}")
     if status.endpoint is None:
         print("endpoint: none")
         return
     print(f"endpoint {status.endpoint} ({status.endpoint_kind})")
     for model in status.deployed:
         price = "price unknown" if model.dollars_per_hour is None else f"${model.dollars_per_hour:.2f}/h each"
+        role = model.role if model.ours else "not marquee's"
+        proved = "" if model.proved or not model.ours else ", not proved"
         print(
-            f"  {model.traffic:>3} %  deployed model {model.id}  version {model.version}  {model.machine} + "
-            f"{model.accelerator}  {model.min_replicas} to {model.max_replicas} replicas  {price}"
+            f"  {model.traffic:>3} %  deployed model {model.id}  {role}{proved}  {model.model} version "
+            f"{model.version}  {model.machine} + {model.accelerator}  {model.min_replicas} to "
+            f"{model.max_replicas} replicas  {price}"
         )
     print(f"while deployed: ${status.dollars_per_hour:.2f} an hour")
 
@@ -187,12 +224,20 @@ def _print_status(status: Status) -> None:
 def teardown(config: ConfigOption = None, cloud: CloudOption = None, settings: SetOption = None) -> None:
     """Remove what marquee made for this configuration and nothing else, and check that it is gone."""
     from pipeline.cli.console import LiveProgress
-    from pipeline.deploy.teardown import teardown as remove
+    from pipeline.deploy.teardown import carry_out_teardown, removal
 
-    with connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
-        torn = remove(connection, wanted, LiveProgress())
-    for thing in torn.removed:
+    progress = LiveProgress()
+    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+        made = removal(connection, wanted, progress)
+        print_plan(made)
+        result = carry_out_teardown(connection, wanted, made, progress)
+    for thing in result.removed:
         print(f"  removed {thing}")
-    for thing in torn.left:
+    for thing in result.left:
         print(f"  left {thing}")
-    print("nothing of marquee's is left" if torn.removed else "there was nothing to remove")
+    if result.removed and not result.left:
+        print("nothing of marquee's is left")
+    elif result.removed:
+        print("the rest is gone")
+    else:
+        print("there was nothing to remove")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json as jsons
 import sys
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.target import (
+    ArchiveOption,
     Asked,
     CloudOption,
     ConfigOption,
@@ -39,6 +40,7 @@ def doctor(
     config: ConfigOption = None,
     cloud: CloudOption = None,
     profile: ProfileOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
     arguments: Annotated[
         Path | None, typer.Option("--arguments", help="Examine an SDK program's arguments (YAML) instead.")
@@ -48,17 +50,21 @@ def doctor(
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also start the archive here and draw.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
-    on: Annotated[str | None, typer.Option("--date", help="Judge as of this day, YYYY-MM-DD.")] = None,
+    on: Annotated[
+        datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Judge as of this day.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Name beforehand what would fail, each with its cure. Exit code 1 when there is a problem."""
     from pipeline.doctor.examine import examine, rehearse
+    from pipeline.doctor.management import check_running_management
 
-    asked = Asked(config, cloud, profile, settings or ())
-    today = date.fromisoformat(on) if on else date.today()
-    findings, subject = _subject(asked, arguments, torchserve, fix, today)
+    asked = Asked(config, cloud, profile, settings or (), archive=archive)
+    today = on.date() if on else date.today()
+    findings, subject = _subject(asked, arguments, torchserve, today)
     if subject is not None:
         findings += examine(subject, today)
+        findings += check_running_management()
         findings += _cloud_findings(asked, subject, quiet=json)
         findings += rehearse(subject) if serve else []
     _show(findings, json)
@@ -70,7 +76,7 @@ def doctor(
 
 
 def _subject(
-    asked: Asked, arguments: Path | None, torchserve: Path | None, fix: bool, today: date
+    asked: Asked, arguments: Path | None, torchserve: Path | None, today: date
 ) -> tuple[list[Finding], Subject | None]:
     """What to examine; a configuration with mistakes cannot be examined further."""
     from pipeline.doctor.findings import fine, name_it
@@ -82,7 +88,7 @@ def _subject(
     if mistakes:
         cure = "correct deploy.yaml or the flags"
         return [name_it("configuration", "configuration", why=line, how=cure) for line in mistakes], None
-    archive = the_archive(config).path if fix or not config.archive else Path(config.archive)
+    archive = Path(config.archive) if config.archive else the_archive(config).path
     return [fine("configuration", f"{config.model} on {config.image_uri}")], subject_of(
         config, archive, torchserve
     )
@@ -124,6 +130,7 @@ def verify(
     endpoint: Annotated[str | None, typer.Argument(help="The endpoint; deploy.yaml's if not given.")] = None,
     config: ConfigOption = None,
     cloud: CloudOption = None,
+    archive: ArchiveOption = None,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -131,7 +138,10 @@ def verify(
     from pipeline.deploy.verify import verify as compare
 
     wanted = [*(settings or ()), *([f"endpoint={endpoint}"] if endpoint else [])]
-    with connected(Asked(config, cloud, settings=wanted), quiet=json) as (config_, connection):
+    with connected(Asked(config, cloud, settings=wanted, archive=archive), quiet=json) as (
+        config_,
+        connection,
+    ):
         checked = compare(connection, config_, the_archive(config_))
     if json:
         print(jsons.dumps([vars(each) for each in checked]))

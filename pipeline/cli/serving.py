@@ -41,7 +41,10 @@ def serve(
         Path | None, typer.Option(help="The archive; model_artifacts/model.mar if not given.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8080,
-    management_port: Annotated[int, typer.Option(min=0, max=65535, help="TorchServe's own API.")] = 0,
+    management_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Opens TorchServe's management API; 0: a private socket file."),
+    ] = 0,
     bind: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 shows it to the network.")
     ] = "127.0.0.1",
@@ -141,8 +144,8 @@ def predict(
         asked = Asked(config, cloud, settings=[f"endpoint={endpoint}"])
         with connected(asked) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
+    _save(paths, predictions)
     for prediction, path in zip(predictions, paths, strict=True):
-        _save(prediction, path)
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
         print(f"{path}  {size}, seed {prediction.seed}")
 
@@ -196,11 +199,14 @@ def _check_output(path: Path) -> None:
         raise MarqueeError(f"-o {path} is there and may not be overwritten", "name another file")
 
 
-def _save(prediction: Prediction, path: Path) -> None:
+def _save(paths: list[Path], predictions: list[Prediction]) -> None:
+    """All pictures, or none where one cannot be written."""
+    from pipeline.client.picture_files import save_pictures
+
     try:
-        prediction.save(path)
+        save_pictures([(path, each.data) for path, each in zip(paths, predictions, strict=True)])
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(paths[0] if len(paths) == 1 else paths[0].parent, error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> MarqueeError:
@@ -225,10 +231,6 @@ def demo() -> None:
 
 
 def _print_timeline(done: Demo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("at", "took", "step")
+    print(f"{'at':>9}  {'took':>9}  step")
     for moment in done.moments:
-        table.add_row(f"{moment.began:.2f} s", f"{moment.took:.2f} s", moment.label)
-    Console().print(table)
+        print(f"{moment.began:7.2f} s  {moment.took:7.2f} s  {moment.label}")

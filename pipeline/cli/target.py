@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from pipeline.errors import MarqueeError
+from pipeline.yaml_text import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from pipeline.deploy.archive_file import ArchiveFile
@@ -27,6 +27,10 @@ CloudOption = Annotated[
     str | None, typer.Option("--cloud", help="local (the default), or google, which costs money.")
 ]
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="p100, t4 or l4.")]
+ArchiveOption = Annotated[
+    Path | None,
+    typer.Option("--archive", help="A model.mar of your own; without it the right one is built."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE over deploy.yaml, such as --set region=europe-west1."),
@@ -43,6 +47,7 @@ class Asked:
     profile: str | None = None
     settings: Sequence[str] = ()
     traffic: int | None = None
+    archive: Path | None = None
 
     def load(self) -> DeployConfig:
         """The checked configuration; raises MarqueeError with every mistake in it."""
@@ -58,18 +63,26 @@ class Asked:
 
     def flags(self) -> dict[str, Any]:
         flags: dict[str, Any] = {"cloud": self.cloud, "traffic": self.traffic}
+        if self.archive is not None:
+            flags["archive"] = str(self.archive)
         for setting in self.settings:
             key, separator, value = setting.partition("=")
-            if not separator:
-                raise MarqueeError(f"--set {setting}: write KEY=VALUE")
-            first, _, rest = key.partition(".")
-            read = yaml.safe_load(value)
-            flags[first] = {**(flags.get(first) or {}), rest: read} if rest else read
+            first, dot, rest = key.partition(".")
+            if not separator or not first or (dot and not rest):
+                raise MarqueeError(
+                    f"--set {setting[:200]} is no setting", "write KEY=VALUE, such as region=us-central1"
+                )
+            read = parse_yaml(value, f"--set {key[:80]}: {value[:200]!r}")
+            inner = flags.get(first)
+            flags[first] = {**(inner if isinstance(inner, dict) else {}), rest: read} if rest else read
         return flags
 
     def file(self) -> Path | None:
         usual = Path("deploy.yaml")
-        return self.config or (usual if usual.exists() else None)
+        file = self.config or (usual if usual.exists() else None)
+        if file is not None:
+            read_yaml(file, "name the file with --config")  # what is no YAML is named before anything else
+        return file
 
 
 @contextmanager
@@ -86,20 +99,41 @@ def connected(asked: Asked, quiet: bool = False) -> Iterator[tuple[DeployConfig,
 
 
 def the_archive(config: DeployConfig) -> ArchiveFile:
-    """The configured archive; the embedded model's is built when there is none yet."""
-    from pipeline.archive import build as steps
+    """The archive that the configuration names, or the embedded model's, built for its container."""
+    from pipeline.archive.build import repository_root
     from pipeline.cli.console import LiveProgress
+    from pipeline.containers.fit import target_of
+    from pipeline.containers.kept_archive import archive_for
     from pipeline.deploy.archive_file import read_archive
 
     if config.archive:
         return read_archive(Path(config.archive))
-    root = steps.repository_root()
-    path = root / steps.DEFAULT_ARCHIVE
-    container = config.container if config.cloud == "google" and config.prebuilt else None
-    if container:  # the prebuilt image is not known to carry diffusers
-        path = path.with_name(f"model-{container}.mar")
-    if not path.exists():
-        print(f"building {path} from the embedded model", flush=True)
-        model = str(root / steps.EMBEDDED_MODEL)
-        steps.build(steps.BuildConfig(model=model, out=path, container=container), LiveProgress())
-    return read_archive(path)
+    target = target_of(config.image_uri, config.container)
+    progress = LiveProgress()
+    archive = read_archive(archive_for(target.name if target else None, progress))
+    if other := _other_model(repository_root(), archive):
+        progress.note(f"{other} holds another model and is not used; --archive {other} takes it")
+    return archive
+
+
+def rehearsal_line(config: DeployConfig) -> str:
+    """Whose packages the replicas of a local deployment have; a Google deployment is rehearsed by none."""
+    from pipeline.containers.fit import target_of
+    from pipeline.containers.twin import rehearsed_in
+
+    words = rehearsed_in(target_of(config.image_uri, config.container))
+    if config.cloud == "local":
+        return words
+    return f"nothing is rehearsed by a Google run; with --cloud local it is {words}"
+
+
+def _other_model(root: Path, archive: ArchiveFile) -> Path | None:
+    """The archive that `marquee build` wrote last, where it holds other weights than ``archive``."""
+    from pipeline.archive.build import DEFAULT_ARCHIVE
+    from pipeline.deploy.archive_file import read_archive
+
+    built = root / DEFAULT_ARCHIVE
+    try:
+        return built if read_archive(built).weights_digest != archive.weights_digest else None
+    except (MarqueeError, OSError):
+        return None

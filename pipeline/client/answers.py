@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
+from pipeline.client.documents import read_json
 from pipeline.client.errors import (
+    BadAnswer,
     InvalidRequest,
     PayloadTooLarge,
     PredictionError,
@@ -14,35 +19,60 @@ from pipeline.client.errors import (
     ServerBusy,
     ServerFailed,
 )
+from pipeline.client.exchange import Answer
+from pipeline.plain_text import one_line
+
+MOST_PROBLEMS = 100
 
 
-def error_of(status: int, text: str, headers: Mapping[str, str]) -> PredictionError:
+def document_of(answer: Answer) -> Any:
+    """The JSON of an answer with status 200; raises the PredictionError that any other answer stands for."""
+    if answer.status != 200:
+        raise error_of(answer)
+    try:
+        document = read_json(answer.content)
+    except ValueError as error:
+        begins = one_line(answer.content[:80].decode("utf-8", "replace"))
+        raise BadAnswer(f"the answer is no JSON: {error}; it begins {begins!r}", status=200) from error
+    error_inside = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error_inside, dict):
+        raise _error(_failing_status(error_inside.get("status")), error_inside, "", answer.headers)
+    return document
+
+
+def error_of(answer: Answer) -> PredictionError:
     """The exception for a status that is not 200; knows marquee's own error shape and TorchServe's."""
-    told = _told(text)
-    message = str(told.get("message") or text[:300] or f"status {status} without a word")
+    text = answer.content[:4000].decode("utf-8", "replace")
+    if 300 <= answer.status < 400:
+        where = one_line(answer.headers.get("location", "nowhere"), 200)
+        cure = "ask the server that pictures come from; a redirect is not followed"
+        return ServerFailed(f"the server redirects ({answer.status}) to {where}", cure, answer.status)
+    return _error(answer.status, _told(answer.content), text, answer.headers)
+
+
+def _failing_status(told: Any) -> int:
+    """The status of a failure that came under 200, which happened after the headers had left."""
+    return told if type(told) is int and 400 <= told < 600 else 500
+
+
+def _error(status: int, told: Mapping[str, Any], text: str, headers: Mapping[str, str]) -> PredictionError:
+    message = one_line(str(told.get("message") or text[:300] or f"status {status} without a word"))
     if status == 400:
-        return InvalidRequest(message, tuple(map(_problem, told.get("problems") or ())))
+        problems = told.get("problems")
+        listed = problems[:MOST_PROBLEMS] if isinstance(problems, list) else []
+        return InvalidRequest(message, tuple(map(_problem, listed)))
     if status == 413:
         cure = "ask for fewer or smaller pictures in one request, or for jpeg or webp"
         return PayloadTooLarge(message, cure, status)
     if status in (429, 503):
-        return ServerBusy(message, status, _seconds(headers.get("retry-after")))
+        return ServerBusy(message, status, retry_after_seconds(headers.get("retry-after")))
     return ServerFailed(f"the server answered {status}: {message}", status=status)
 
 
-def error_inside(answer: Any, text: str, headers: Mapping[str, str]) -> PredictionError | None:
-    """The exception for a failure under status 200, which happened after the headers had left."""
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        return None
-    status = error.get("status")
-    return error_of(status if isinstance(status, int) else 500, text, headers)
-
-
-def _told(text: str) -> dict[str, Any]:
+def _told(content: bytes) -> dict[str, Any]:
     # marquee says {"error": {"message", "problems"}}, TorchServe {"code", "type", "message"}.
     try:
-        body = json.loads(text)
+        body = read_json(content)
     except ValueError:
         return {}
     if not isinstance(body, dict):
@@ -53,19 +83,34 @@ def _told(text: str) -> dict[str, Any]:
 
 def _problem(told: Any) -> Problem:
     if not isinstance(told, dict):
-        return Problem(None, None, str(told))
+        return Problem(None, None, one_line(str(told)))
+    instance = told.get("instance")
     return Problem(
-        instance=told.get("instance"),
-        field=told.get("field"),
-        message=str(told.get("message", told)),
+        instance=instance if type(instance) is int else None,
+        field=_text(told.get("field")),
+        message=one_line(str(told.get("message", told))),
         value=told.get("value"),
-        allowed=told.get("allowed"),
-        did_you_mean=told.get("did_you_mean"),
+        allowed=_text(told.get("allowed")),
+        did_you_mean=_text(told.get("did_you_mean")),
     )
 
 
-def _seconds(header: str | None) -> float | None:
-    try:
-        return None if header is None else max(0.0, float(header))
-    except ValueError:  # an HTTP date: nobody in this flow sends one
+def _text(value: Any) -> str | None:
+    return None if value is None else one_line(str(value))
+
+
+def retry_after_seconds(header: str | None) -> float | None:
+    """How long a Retry-After asks to wait, 0 or more: seconds or an HTTP date (RFC 9110, 10.2.3).
+
+    None where it says neither: nan, inf, a negative number, words.
+    """
+    if header is None:
         return None
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", header.strip()):
+        seconds = float(header)
+        return seconds if math.isfinite(seconds) else None
+    try:
+        moment = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):  # no date, or one that no calendar has
+        return None
+    return max(0.0, moment.timestamp() - time.time()) if moment.tzinfo else None

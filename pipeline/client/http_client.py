@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
-from pipeline.client.answers import error_inside, error_of
+from pipeline.client.answers import document_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
+from pipeline.client.exchange import post
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import Instance, request_body, sent_seeds
+from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body, sent_seeds
 from pipeline.client.retries import Patience, with_retries
 from pipeline.errors import MarqueeError
 
-CONNECT_SECONDS = 10.0
+# What `marquee serve` lets through (max_response_size in pipeline/serving/settings.py); TorchServe's own
+# default is 6,553,500 bytes.
+MOST_ANSWER_BYTES = 64 << 20
 
 
 class Client:
     """Asks ``{url}/predictions/{model_name}``; a ``with`` block closes its connections.
 
-    Raises MarqueeError for a ``url`` that is none.
+    Raises MarqueeError for a ``url`` that is none, and for a proxy of the environment that cannot be used.
+    An answer of more than ``most_answer_bytes`` is refused.
     """
 
-    def __init__(self, url: str, model_name: str = "model", patience: Patience | None = None) -> None:
-        host = _host(url)
-        self.url = url.rstrip("/")
-        self.predict_url = f"{self.url}/predictions/{model_name}"
+    def __init__(
+        self,
+        url: str,
+        model_name: str = "model",
+        patience: Patience | None = None,
+        most_answer_bytes: int = MOST_ANSWER_BYTES,
+    ) -> None:
+        parsed = _parse(url)
+        self.url = str(parsed.copy_with(userinfo=b"")).rstrip("/")  # named in errors, so without a password
+        self.predict_url = f"{self.url}/predictions/{quote(model_name, safe='')}"
         self._patience = patience or Patience()
-        # No proxy that the environment names can reach this machine's own loopback.
-        self._http = httpx.Client(trust_env=not _is_loopback(host))
+        self._most_answer_bytes = most_answer_bytes
+        self._http = _web(parsed)
 
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
@@ -42,41 +54,31 @@ class Client:
         Raises a PredictionError.
         """
         body = request_body(instances, parameters)
-        answer = with_retries(lambda seconds: self._post(body, seconds), self._patience)
-        return parse_predictions(answer, sent_seeds(body))
+        content = encoded(body)
+        answer = with_retries(lambda seconds: self._post(content, seconds), self._patience)
+        return parse_predictions(answer, sent_seeds(body), asked_pictures(body))
 
     def describe(self) -> dict[str, Any]:
         """What the server says it is: versions, device, digests, limits, defaults, schedulers."""
-        body = {"instances": [{"describe": True}]}
-        answer = with_retries(lambda seconds: self._post(body, seconds), self._patience)
+        content = encoded({"instances": [{"describe": True}]})
+        answer = with_retries(lambda seconds: self._post(content, seconds), self._patience)
         predictions = answer.get("predictions") if isinstance(answer, dict) else None
         if not isinstance(predictions, list) or not predictions or not isinstance(predictions[0], dict):
             raise BadAnswer("the server does not describe itself", status=200)
         return predictions[0]
 
-    def _post(self, body: dict[str, Any], seconds: float) -> Any:
-        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+    def _post(self, content: bytes, seconds: float) -> Any:
         try:
-            answer = self._http.post(self.predict_url, json=body, timeout=timeout)
-        except httpx.ConnectError as error:
+            answer = post(self._http, self.predict_url, content, seconds, self._most_answer_bytes)
+        except ServerUnreachable as error:
+            if not error.refused:
+                raise
             cure = "start one: marquee serve"
             raise ServerUnreachable(f"no server listens at {self.url}", cure, refused=True) from error
-        except httpx.TimeoutException as error:
-            raise ServerUnreachable(f"{self.url} gave no answer within {seconds:.0f} s") from error
-        except httpx.TransportError as error:
-            raise ServerUnreachable(f"{self.url} broke off the connection ({error!r})") from error
-        if answer.status_code != 200:
-            raise error_of(answer.status_code, answer.text, answer.headers)
-        try:
-            document = answer.json()
-        except ValueError as error:
-            raise BadAnswer(f"the answer is no JSON: {answer.text[:80]!r}", status=200) from error
-        if failure := error_inside(document, answer.text, answer.headers):
-            raise failure
-        return document
+        return document_of(answer)
 
     def close(self) -> None:
-        """Close the connections that are kept for the next request."""
+        """Close what is still open."""
         self._http.close()
 
     def __enter__(self) -> Client:
@@ -88,16 +90,31 @@ class Client:
         self.close()
 
 
-def _host(url: str) -> str:
+def _parse(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, UnicodeError):
         parsed = httpx.URL()
     # httpx writes a blank in a host as %20 and takes any number for a port.
     is_web = parsed.scheme in ("http", "https") and parsed.host and "%20" not in parsed.host
-    if not is_web or not 0 <= (parsed.port or 0) < 2**16:
-        raise MarqueeError(f"{url!r} is no server's address", "write it like http://127.0.0.1:8080")
-    return parsed.host
+    if not is_web or not 0 <= (parsed.port or 0) < 2**16 or parsed.query or parsed.fragment:
+        raise MarqueeError(f"{url[:200]!r} is no server's address", "write it like http://127.0.0.1:8080")
+    return parsed
+
+
+def _web(url: httpx.URL) -> httpx.Client:
+    auth = httpx.BasicAuth(url.username, url.password) if url.userinfo else None
+    # No proxy that the environment names can reach this machine's own loopback.
+    trust_env = not _is_loopback(url.host)
+    # Plain HTTP without a proxy needs no certificates, which take a tenth of a second to load: trust none.
+    verify = True if trust_env or url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        return httpx.Client(trust_env=trust_env, auth=auth, verify=verify)
+    except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
+        raise MarqueeError(
+            f"the environment's proxy or certificates cannot be used: {error}",
+            "correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

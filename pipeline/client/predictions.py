@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.client.errors import BadAnswer
+from pipeline.client.picture_files import save_pictures
+from pipeline.client.request_body import AskedPicture
+from pipeline.plain_text import one_line
+
+FORMATS = ("jpeg", "png", "webp")
+# 4096 x 4096: sixteen times the handler's usual limit, and 50 MB once it is decoded.
+MOST_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,8 @@ class Prediction:
     """One picture as the server encoded it: ``data`` opens with Pillow, ``width`` and ``height`` are pixels.
 
     ``format`` is "jpeg", "png" or "webp". ``seed`` is the one that was sent: with it the same request draws
-    the same picture. ``receipt`` is the server's (``response: "full"``), else empty.
+    the same picture. ``receipt`` is the server's (``response: "full"``), else empty. ``warnings`` are
+    sentences about this picture, such as that the end of a long prompt was not used.
     """
 
     data: bytes = field(repr=False)
@@ -27,34 +37,95 @@ class Prediction:
     height: int
     seed: int | None = None
     receipt: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write the encoded picture, as it came."""
-        path.write_bytes(self.data)
+        """Write the encoded picture, as it came: whole or not at all. Raises OSError."""
+        save_pictures([(path, self.data)])
 
 
-def parse_predictions(answer: Any, seeds: list[int | None]) -> list[Prediction]:
-    """One Prediction per seed sent, in order; raises BadAnswer where the answer holds anything else."""
+def parse_predictions(
+    answer: Any, seeds: list[int | None], asked: Sequence[AskedPicture] | None = None
+) -> list[Prediction]:
+    """One Prediction per seed sent, in order, each as it was ``asked`` for.
+
+    Raises BadAnswer where the answer holds anything else.
+    """
     predictions = answer.get("predictions") if isinstance(answer, dict) else None
     if not isinstance(predictions, list) or len(predictions) != len(seeds):
         count = len(predictions) if isinstance(predictions, list) else "no"
         raise BadAnswer(f"{len(seeds)} pictures were asked for, {count} came", status=200)
-    return [parse_prediction(prediction, seed) for prediction, seed in zip(predictions, seeds, strict=True)]
+    wanted = asked or [AskedPicture()] * len(seeds)
+    told = _warnings(answer.get("warnings"))
+    parsed = [parse_prediction(*each) for each in zip(predictions, seeds, wanted, strict=True)]
+    return [replace(one, warnings=one.warnings or told.get(index, ())) for index, one in enumerate(parsed)]
 
 
-def parse_prediction(prediction: Any, seed: int | None) -> Prediction:
-    """Decode one base64 string or ``{"image", "receipt"}`` object down to its pixels."""
-    from PIL import Image
-
+def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | None = None) -> Prediction:
+    """Decode one base64 string or ``{"image", "receipt"}`` object down to its pixels. Raises BadAnswer."""
     whole = prediction if isinstance(prediction, dict) else {"image": prediction}
-    if isinstance(whole.get("error"), dict):
-        raise BadAnswer(f"instead of a picture came: {whole['error'].get('message')}", status=200)
+    error = whole.get("error")
+    if isinstance(error, dict):
+        message = one_line(str(error.get("message")))
+        raise BadAnswer(f"instead of a picture came: {message}", status=200)
+    encoded, receipt = whole.get("image"), whole.get("receipt", {})
+    if not isinstance(encoded, str) or not isinstance(receipt, dict):
+        raise BadAnswer(f"a prediction is no picture: {_begin(prediction)}", status=200)
     try:
-        data = base64.b64decode(whole["image"], validate=True)
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError as problem:
+        raise BadAnswer(f"a prediction is no base64: {_begin(encoded)}", status=200) from problem
+    format_name, width, height = _look(data)
+    _compare(format_name, width, height, asked or AskedPicture())
+    # Vertex's predict route keeps nothing beside the predictions, so a full one brings its own warnings.
+    warnings = tuple(line for lines in _warnings(whole.get("warnings")).values() for line in lines)
+    return Prediction(data, format_name, width, height, seed, receipt, warnings)
+
+
+def _look(data: bytes) -> tuple[str, int, int]:
+    """Format, width and height of a picture that decodes to its last pixel."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
             width, height = image.size
-            format_name = (image.format or "").lower()
-    except (KeyError, TypeError, binascii.Error, OSError) as error:
-        raise BadAnswer(f"a prediction is no picture: {str(prediction)[:80]!r}", status=200) from error
-    return Prediction(data, format_name, width, height, seed, whole.get("receipt", {}))
+            if width * height > MOST_PIXELS:
+                raise BadAnswer(f"a picture of {width}x{height} came, which is not opened", status=200)
+            image.load()
+            return (image.format or "").lower(), width, height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadAnswer("a picture of far too many pixels came, which is not opened", status=200) from error
+    except UnidentifiedImageError as error:
+        message = f"{len(data):,} bytes came that are no {', '.join(FORMATS)}: {_begin(data)}"
+        raise BadAnswer(message, status=200) from error
+    # What Pillow's decoders raise for files that are broken further inside.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
+        raise BadAnswer(f"a picture is broken: {one_line(str(error), 100)}", status=200) from error
+
+
+def _compare(format_name: str, width: int, height: int, asked: AskedPicture) -> None:
+    came = {"format": format_name, "width": width, "height": height}
+    for name, wanted in vars(asked).items():
+        if wanted is not None and wanted != came[name]:
+            message = (
+                f"a picture of {name} {came[name]} came, but {name} {one_line(str(wanted), 80)} was asked for"
+            )
+            raise BadAnswer(message, status=200)
+
+
+def _begin(value: Any) -> str:
+    return repr(value[:60] if isinstance(value, (str, bytes, list)) else type(value).__name__)[:200]
+
+
+def _warnings(told: Any) -> dict[Any, tuple[str, ...]]:
+    """The server's warnings by the index of their instance; anything else in the list is left out."""
+    found: dict[Any, tuple[str, ...]] = {}
+    for one in told if isinstance(told, list) else ():
+        if isinstance(one, dict) and isinstance(one.get("message"), str):
+            index = one.get("instance")
+            index = index if isinstance(index, int) else None
+            found[index] = (*found.get(index, ()), one["message"])
+    return found

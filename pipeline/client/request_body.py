@@ -1,39 +1,166 @@
-"""The body of a predict request, its randomness made explicit before it leaves."""
+"""The body of a predict request: plain JSON, its randomness made explicit before it leaves."""
 
 from __future__ import annotations
 
+import json
+import math
+import numbers
+import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from pipeline.client.errors import InvalidRequest, Problem
 
 Instance = Mapping[str, Any]
 
+# The contract's seeds (handler/contract/fields.py): whole numbers below 2 ** 64, from 2 ** 53 on no floats.
+_SEEDS_END = 2**64
+_EXACT_END = 2**53
+_MOST_DEPTH = 8
+_MOST_BITS = 1024
+
+
+@dataclass(frozen=True)
+class AskedPicture:
+    """What a request says of one picture: format, and size in pixels; None leaves it to the server."""
+
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+
 
 def request_body(instances: Sequence[Instance | str], parameters: Instance | None = None) -> dict[str, Any]:
-    """``{"instances", "parameters"}`` with a seed in every instance that has none.
+    """``{"instances", "parameters"}`` with the seed of each picture in its instance.
 
-    With the seed inside, sending the request again draws the same pictures: a retry is safe.
+    An instance's own seed counts, else the one of ``parameters``, which then is every such picture's; null in
+    the one that counts, or none at all, asks for a random one, which is drawn here. So sending the request
+    again draws the same pictures: a retry is safe. Numbers of other libraries (numpy's) become plain ones.
+    Raises InvalidRequest with every value that JSON cannot hold.
     """
-    parameters = dict(parameters or {})
-    whole = [{"prompt": instance} if isinstance(instance, str) else dict(instance) for instance in instances]
-    if parameters.get("seed") is None:
-        whole = [{**instance, "seed": _seed_of(instance)} for instance in whole]
-    return {"instances": whole, "parameters": parameters}
+    problems: list[Problem] = []
+    if isinstance(instances, (str, bytes, Mapping)) or not isinstance(instances, Sequence):
+        raise InvalidRequest('instances must be a list, such as ["a red circle"] or [{"prompt": "..."}]')
+    common = _fields(None, {} if parameters is None else parameters, problems)
+    whole = [_fields(index, _unwrap(one), problems) for index, one in enumerate(instances)]
+    if problems:
+        raise InvalidRequest(problems[0].message, tuple(problems))
+    return {"instances": [_with_seed(instance, common) for instance in whole], "parameters": common}
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """A body as it travels."""
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def sent_seeds(body: Mapping[str, Any]) -> list[int | None]:
     """The seed of each instance of a body; None where it is nothing a server could accept either."""
     common = body["parameters"].get("seed")
-    return [_as_integer(instance.get("seed", common)) for instance in body["instances"]]
+    return [_as_seed(instance.get("seed", common)) for instance in body["instances"]]
 
 
-def _seed_of(instance: Instance) -> Any:
-    seed = instance.get("seed")
-    return secrets.randbelow(2**32) if seed is None else seed
+def asked_pictures(body: Mapping[str, Any]) -> list[AskedPicture]:
+    """What the body says of each instance's picture, an instance before the parameters."""
+    return [_asked({**body["parameters"], **instance}) for instance in body["instances"]]
 
 
-def _as_integer(seed: Any) -> int | None:
-    try:
-        return int(seed)
-    except (TypeError, ValueError):
+def _asked(fields: Mapping[str, Any]) -> AskedPicture:
+    width, height = (_as_pixels(fields.get(name)) for name in ("width", "height"))
+    format_name = fields.get("output_format")
+    return AskedPicture(format_name if isinstance(format_name, str) else None, width, height)
+
+
+def _as_pixels(value: Any) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _unwrap(instance: Any) -> Any:
+    """As the handler reads it: a bare string is a prompt, and {"data": X} is X (Vertex's batch lines)."""
+    if isinstance(instance, Mapping) and instance.keys() == {"data"}:
+        instance = instance["data"]
+    return {"prompt": instance} if isinstance(instance, str) else instance
+
+
+def _with_seed(instance: dict[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if "describe" in instance:
+        return instance
+    seed = instance["seed"] if "seed" in instance else parameters.get("seed")
+    if seed is None:
+        return {**instance, "seed": secrets.randbelow(2**32)}
+    # A wrong seed of the parameters stays theirs alone, so that the server names it once and in its place.
+    return instance if "seed" in instance or _as_seed(seed) is None else {**instance, "seed": seed}
+
+
+def _as_seed(value: Any) -> int | None:
+    """The seed that the handler reads from a value; None for one that it refuses."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
+    if isinstance(value, float) and not (value.is_integer() and value < _EXACT_END):
+        return None
+    return int(value) if 0 <= value < _SEEDS_END else None
+
+
+def _fields(index: int | None, given: Any, problems: list[Problem]) -> dict[str, Any]:
+    """An object's fields as plain JSON values; what cannot be one is added to ``problems``."""
+    where = "parameters" if index is None else f"instance {index}"
+    if not isinstance(given, Mapping):
+        kind = type(given).__name__
+        problems.append(
+            Problem(index, None, f"{where} must be an object of fields, not a value of type {kind}")
+        )
+        return {}
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        try:
+            fields[_key(name)] = _plain(value, _MOST_DEPTH)
+        except ValueError as error:
+            problems.append(Problem(index, str(name), f"{where}: {str(name)[:80]!r} {error}", _shown(value)))
+    return fields
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80] if isinstance(value, (str, bytes, float)) else f"a {type(value).__name__}"
+
+
+def _key(name: Any) -> str:
+    # json writes 1 and "1" alike, which would make one key twice.
+    if not isinstance(name, str):
+        raise ValueError(f"is a field's name of type {type(name).__name__}; names are strings")
+    return _text(name)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """The value in JSON's own types; raises ValueError with words that follow the field's name."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, numbers.Real):
+        return _number(value)
+    if depth and isinstance(value, Mapping):
+        return {_key(name): _plain(inner, depth - 1) for name, inner in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [_plain(inner, depth - 1) for inner in value]
+    if not depth:
+        raise ValueError("is nested too deeply")
+    raise ValueError(f"is a value of type {type(value).__name__}, which JSON cannot hold")
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"is no valid Unicode at character {error.start}") from None
+    return str(value)
+
+
+def _number(value: Any) -> int | float:
+    number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    if isinstance(number, int) and number.bit_length() > _MOST_BITS:
+        raise ValueError(f"is a whole number of {number.bit_length()} bits, far out of range")
+    if not math.isfinite(number):
+        raise ValueError(f"is {number}; it must be a finite number")
+    return number

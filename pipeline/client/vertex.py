@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from pipeline.client.answers import error_inside, error_of
+from pipeline.client.answers import document_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
+from pipeline.client.exchange import Answer, post
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import Instance, request_body, sent_seeds
+from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body, sent_seeds
 from pipeline.client.retries import Patience, with_retries
+from pipeline.errors import MarqueeError
 
-CONNECT_SECONDS = 10.0
 # A model that scales up from zero answers 429 for minutes, and every request meanwhile is dropped.
 PATIENCE = Patience(deadline_seconds=600.0, attempts=30)
+# Above the 10 MB that a dedicated endpoint lets through (pipeline/rules/rules.yaml).
+MOST_ANSWER_BYTES = 16 << 20
+# Where a token may go: Google's own hosts, and the local cloud on this machine.
+_TOKEN_HOSTS = re.compile(r"([a-z0-9-]+\.)+(googleapis\.com|vertexai\.goog)|localhost|127\.0\.0\.1")
 
 
 @dataclass(frozen=True)
@@ -30,15 +36,7 @@ class Reply:
 
     def document(self) -> Any:
         """The answer's JSON; raises the PredictionError that its status stands for."""
-        if self.status != 200:
-            raise error_of(self.status, self.text, self.headers)
-        try:
-            document = httpx.Response(200, text=self.text).json()
-        except ValueError as error:
-            raise BadAnswer(f"the answer is no JSON: {self.text[:80]!r}", status=200) from error
-        if failure := error_inside(document, self.text, self.headers):
-            raise failure
-        return document
+        return document_of(Answer(self.status, self.text.encode("utf-8", "surrogatepass"), self.headers))
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class VertexEndpoint:
         """One checked picture per instance, in order; see ``pipeline.client.Client.predict``."""
         body = request_body(instances, parameters)
         document = with_retries(lambda seconds: self.exchange(body, seconds).document(), self.patience)
-        return parse_predictions(document, sent_seeds(body))
+        return parse_predictions(document, sent_seeds(body), asked_pictures(body))
 
     def describe(self) -> tuple[dict[str, Any], str]:
         """What the model that answers says of itself, and its deployed model id."""
@@ -89,24 +87,30 @@ class VertexEndpoint:
         return predictions[0], served_by
 
     def exchange(self, body: dict[str, Any], seconds: float) -> Reply:
-        """One request, one answer of any status. Raises ServerUnreachable."""
-        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+        """One request, one answer of any status. Raises ServerUnreachable and BadAnswer."""
         url = f"https://{self.host}/v1/{self.name}:rawPredict"
         try:
-            answer = self.web.post(url, json=body, timeout=timeout)
-        except httpx.TimeoutException as error:
-            raise ServerUnreachable(f"{self.host} gave no answer within {seconds:.0f} s") from error
-        except httpx.TransportError as error:
-            raise ServerUnreachable(f"{self.host} cannot be reached ({error})") from error
+            answer = post(self.web, url, encoded(body), seconds, MOST_ANSWER_BYTES)
+        except ServerUnreachable as error:
+            # Google's name does not stop to be there: whatever was refused may be there in a moment.
+            raise ServerUnreachable(str(error), error.cure) from error
         served_by = answer.headers.get("X-Vertex-AI-Deployed-Model-Id", "")
-        return Reply(answer.status_code, answer.text, answer.headers, served_by)
+        return Reply(answer.status, answer.content.decode("utf-8", "replace"), answer.headers, served_by)
 
 
 def token_auth(credentials: Any) -> Callable[[httpx.Request], httpx.Request]:
-    """An httpx ``auth`` that puts a fresh token of google-auth's credentials on each request."""
+    """An httpx ``auth`` that puts a fresh token of google-auth's credentials on each request.
+
+    Only on those that go over TLS to Google or to this machine: raises MarqueeError for any other host.
+    """
     from google.auth.transport.requests import Request
 
     def authorize(request: httpx.Request) -> httpx.Request:
+        if request.url.scheme != "https" or not _TOKEN_HOSTS.fullmatch(request.url.host):
+            where = f"{request.url.scheme}://{request.url.host}"
+            raise MarqueeError(
+                f"{where} is no host of Google's; the token is not sent there", "check region and endpoint"
+            )
         headers: dict[str, str] = {}
         credentials.before_request(Request(), request.method, str(request.url), headers)
         request.headers.update(headers)

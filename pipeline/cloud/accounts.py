@@ -1,25 +1,29 @@
-"""What surrounds the two services: tokens, and the project. Everybody who reaches loopback is let in."""
+"""What surrounds the two services: tokens for the account's own assertions, and the project."""
 
 from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from pipeline.cloud.certificates import Certificate, write_secret
+from pipeline.cloud.body import Body
+from pipeline.cloud.gate import Refused, refuse_other_than_json
+from pipeline.cloud.http_server import HTTP_STATUS, GatedHandler, GatedServer
+from pipeline.cloud.json_body import read_object
 from pipeline.cloud.projects import project_number
 from pipeline.cloud.state import PROJECT, PROJECT_NUMBER
+from pipeline.cloud.tokens import LIFETIME, Keys
 
 if TYPE_CHECKING:
     import grpc
 
-POLL = 0.05  # seconds; how soon the server notices that it is to stop
-TOKEN = {"access_token": "marquee-local-cloud", "expires_in": 3600, "token_type": "Bearer"}
+TOKEN_PATH = "/token"
+FORM = "application/x-www-form-urlencoded"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+MOST_BYTES = 1 << 20
 GET_PROJECT = "/google.cloud.resourcemanager.v3.Projects/GetProject"
 
 
@@ -41,23 +45,34 @@ def _service(project: str, service: str) -> dict[str, Any]:
 
 # A boundary of 0x0 tells google-auth that the account may be used from everywhere.
 ANSWERS: list[tuple[str, str, Callable[..., dict[str, Any]]]] = [
-    ("POST", r"/token", lambda: TOKEN),
     ("GET", r"/v1/.*/allowedLocations", lambda: {"locations": [], "encodedLocations": "0x0"}),
     ("GET", r"/v[13]/projects/([^/:]+)", project_resource),
     ("GET", r"/v1/projects/([^/:]+)/services/([^/:]+)", _service),
 ]
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class Handler(GatedHandler):
+    """Tokens for signed assertions; everything else needs a token."""
 
-    def _serve(self) -> None:
-        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = self.path.partition("?")[0]
-        if self.command == "POST" and path.endswith(":testIamPermissions"):
-            self._send(200, {"permissions": json.loads(content or b"{}").get("permissions", [])})
-            return
+    server: AccountsServer
+
+    def needs_token(self) -> bool:
+        return not (self.command == "POST" and self._path == TOKEN_PATH)
+
+    @property
+    def _path(self) -> str:
+        return self.path.partition("?")[0]
+
+    def respond(self, body: Body) -> None:
+        content, path = body.read(MOST_BYTES), self._path
+        if self.command == "POST" and path == TOKEN_PATH:
+            self._send(200, self._token(content))
+        elif self.command == "POST" and path.endswith(":testIamPermissions"):
+            self._send(200, {"permissions": self._json(content).get("permissions", [])})
+        else:
+            self._look_up(path)
+
+    def _look_up(self, path: str) -> None:
         for method, pattern, answer in ANSWERS:
             match = re.fullmatch(pattern, path)
             if match and method == self.command:
@@ -66,7 +81,39 @@ class Handler(BaseHTTPRequestHandler):
         message = f"marquee's local cloud does not emulate {self.command} {path}"
         self._send(501, {"error": {"code": 501, "message": message, "status": "UNIMPLEMENTED"}})
 
-    do_GET = do_POST = _serve
+    def _token(self, content: bytes) -> dict[str, Any]:
+        """RFC 7523: an assertion that the account signed is worth an access token; nothing else is."""
+        kind = str(self.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+        if kind != FORM:
+            raise Refused("INVALID_ARGUMENT", f"The token endpoint takes {FORM}.", "invalid_request")
+        try:
+            asked = dict(parse_qsl(content.decode("ascii"), max_num_fields=10))
+        except ValueError:
+            raise Refused("INVALID_ARGUMENT", "The form cannot be read.", "invalid_request") from None
+        if asked.get("grant_type") != JWT_BEARER:
+            raise Refused("INVALID_ARGUMENT", f"Only {JWT_BEARER} is served.", "unsupported_grant_type")
+        token = self.server.tokens.exchange(asked.get("assertion", ""))
+        return {"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"}
+
+    def _json(self, content: bytes) -> dict[str, Any]:
+        if not content:
+            return {}
+        refuse_other_than_json(self.headers.get("Content-Type"))
+        try:
+            return read_object(content)
+        except ValueError as error:
+            raise Refused("INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
+
+    def refusal(self, refused: Refused) -> tuple[str, bytes]:
+        if not self.needs_token():
+            document: dict[str, Any] = {
+                "error": refused.reason or "invalid_request",
+                "error_description": refused.message,
+            }
+        else:
+            status = HTTP_STATUS[refused.code]
+            document = {"error": {"code": status, "message": refused.message, "status": refused.code}}
+        return "application/json", json.dumps(document).encode()
 
     def _send(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()
@@ -74,36 +121,28 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        self.wfile.write(body if self.command != "HEAD" else b"")
 
 
-class AccountsServer(ThreadingHTTPServer):
+class AccountsServer(GatedServer):
     """Tokens and projects over HTTP and, for the one call that Google's SDK makes so, over gRPC."""
 
-    daemon_threads = True
-
-    def __init__(self, certificate: Certificate, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        threading.Thread(target=self.serve_forever, args=(POLL,), name="accounts", daemon=True).start()
-        self._grpc, self.grpc_port = start_projects(certificate)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def __init__(self, keys: Keys, port: int = 0) -> None:
+        super().__init__("accounts", keys.tokens, Handler, port)
+        self.start()
+        self._grpc, self.grpc_port = start_projects(keys)
 
     def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
+        super().stop()
         self._grpc.stop(grace=None).wait()
 
 
-def start_projects(certificate: Certificate) -> tuple[grpc.Server, int]:
+def start_projects(keys: Keys) -> tuple[grpc.Server, int]:
     """Serve Projects.GetProject on a free loopback port."""
     import grpc
     from google.cloud.resourcemanager_v3.types import GetProjectRequest, Project
+
+    from pipeline.cloud.token_interceptor import TokenInterceptor
 
     def get_project(request: GetProjectRequest, context: grpc.ServicerContext) -> Project:
         project = project_resource(request.name.removeprefix("projects/"))
@@ -113,40 +152,11 @@ def start_projects(certificate: Certificate) -> tuple[grpc.Server, int]:
     handler = grpc.unary_unary_rpc_method_handler(
         get_project, GetProjectRequest.deserialize, Project.serialize
     )
-    server = grpc.server(ThreadPoolExecutor(2, "projects"))
+    gate = TokenInterceptor(keys.tokens)
+    server = grpc.server(
+        ThreadPoolExecutor(2, "projects"), interceptors=[gate], options=[("grpc.so_reuseport", 0)]
+    )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-    port = server.add_secure_port("127.0.0.1:0", certificate.grpc_credentials())
+    port = server.add_secure_port("127.0.0.1:0", keys.certificate.grpc_credentials())
     server.start()
     return server, port
-
-
-def write_credentials(path: Path, token_uri: str) -> None:
-    """A service account's key file, whose tokens are asked of this machine alone. Keeps an existing key."""
-    key = json.loads(path.read_text())["private_key"] if path.exists() else _new_key()
-    email = f"marquee@{PROJECT}.iam.gserviceaccount.com"
-    account = {
-        "type": "service_account",
-        "project_id": PROJECT,
-        "private_key_id": "local",
-        "private_key": key,
-        "client_email": email,
-        "client_id": PROJECT_NUMBER,
-        "token_uri": token_uri,
-        "universe_domain": "googleapis.com",
-    }
-    write_secret(path, json.dumps(account, indent=1).encode())
-
-
-def _new_key() -> str:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
-    return (
-        rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        .private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        .decode()
-    )

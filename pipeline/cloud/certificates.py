@@ -114,7 +114,10 @@ def _is_current(certificate: Certificate) -> bool:
         path.exists() for path in (certificate.ca_file, certificate.certificate_file, certificate.key_file)
     ):
         return False
-    server = x509.load_pem_x509_certificate(certificate.certificate_file.read_bytes())
+    try:
+        server = x509.load_pem_x509_certificate(certificate.certificate_file.read_bytes())
+    except ValueError:  # cut short by a full disk
+        return False
     return server.not_valid_after_utc > datetime.now(UTC) + timedelta(days=1)
 
 

@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timezone
 
 UTC = timezone.utc  # noqa: UP017 - mypy checks as Python 3.10, which has no datetime.UTC
+_LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 class Clock:
@@ -18,9 +19,10 @@ class Clock:
         self._origin = time.monotonic()
 
     def now(self) -> datetime:
+        """The time there; it stops at the last second that a date can name."""
         elapsed = (time.monotonic() - self._origin) * self.speed
-        return datetime.fromtimestamp(self._start + elapsed, UTC)
+        return datetime.fromtimestamp(min(self._start + elapsed, _LAST), UTC)
 
     def sleep(self, seconds: float, stop: threading.Event | None = None) -> bool:
         """Let ``seconds`` of this clock pass; returns True at once when ``stop`` is set meanwhile."""
-        return (stop or threading.Event()).wait(seconds / self.speed)
+        return (stop or threading.Event()).wait(min(seconds / self.speed, threading.TIMEOUT_MAX))

@@ -8,13 +8,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
+import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+from pipeline.cloud.state import write_whole
 from pipeline.errors import MarqueeError
+
+_MOST = 1e12  # seconds, bytes or times; beyond it a clock cannot wait
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,15 @@ def parse_fault(text: str) -> Fault:
     name, *words = text.split(",")
     kind = FAULTS.get(name)
     if kind is None:
-        raise MarqueeError(f"no fault is called {name!r}", cure=f"one of: {', '.join(FAULTS)}")
+        raise _no_such(name)
     fault = Fault(name, count=kind.count, parameters=dict(kind.parameters))
     for word in words:
         fault = _with_option(fault, *word.partition("=")[::2])
     return fault
+
+
+def _no_such(name: str) -> MarqueeError:
+    return MarqueeError(f"no fault is called {name!r}", cure=f"one of: {', '.join(FAULTS)}")
 
 
 def _with_option(fault: Fault, key: str, value: str) -> Fault:
@@ -82,15 +93,28 @@ def _with_option(fault: Fault, key: str, value: str) -> Fault:
             f"fault {fault.name} has no option {key!r}",
             cure=f"one of: {', '.join(['target', 'count', *known])}",
         )
-    if key == "count" and value == "forever":
-        return replace(fault, count=None)
+    if key == "count":
+        return replace(fault, count=None if value == "forever" else _count(fault.name, value))
+    return replace(fault, parameters={**fault.parameters, key: _number(fault.name, key, value)})
+
+
+def _count(name: str, value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not int(value):
+        raise MarqueeError(
+            f"count of fault {name} is {value!r}, not a whole number", cure="count=1 to 999999999, or forever"
+        )
+    return int(value)
+
+
+def _number(name: str, key: str, value: str) -> float:
+    """A number that a clock or a counter of bytes can take; infinity and nan are none."""
     try:
         number = float(value)
     except ValueError:
-        raise MarqueeError(f"{key} of fault {fault.name} is {value!r}, not a number") from None
-    if key == "count":
-        return replace(fault, count=int(number))
-    return replace(fault, parameters={**fault.parameters, key: number})
+        number = math.nan
+    if not 0 <= number <= _MOST:
+        raise MarqueeError(f"{key} of fault {name} is {value!r}, not a number", cure=f"{key}=0 to {_MOST:g}")
+    return number
 
 
 class FaultBook:
@@ -101,17 +125,21 @@ class FaultBook:
         self._lock = threading.Lock()
 
     def all(self) -> list[Fault]:
-        with self._locked():
-            return self._read()
+        """Every fault that is set; reading makes no file. Raises MarqueeError."""
+        return self._read()
 
     def set(self, fault: Fault) -> None:
         with self._locked():
             self._write([*self._read(), fault])
 
     def clear(self, name: str | None = None) -> None:
-        """Forget the faults of this name, or all."""
-        with self._locked():
-            self._write([fault for fault in self._read() if name is not None and fault.name != name])
+        """Forget the faults of this name, or all. Where none was ever set nothing is made."""
+        if name is not None and name not in FAULTS:
+            raise _no_such(name)
+        if self._path.exists():
+            with self._locked():
+                kept = [fault for fault in self._read() if fault.name != name] if name is not None else []
+                self._write(kept)
 
     def take(self, name: str, target: str) -> Fault | None:
         """The first set fault that hits, used up by one; None when nothing should go wrong."""
@@ -131,17 +159,47 @@ class FaultBook:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._lock, open(self._path.with_suffix(".lock"), "w") as lock:
+        """One writer at a time. Writing is one step, so that readers need no lock."""
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._path.with_suffix(".lock"), flags, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from None
+        with self._lock, open(descriptor, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _read(self) -> list[Fault]:
-        if not self._path.exists():
+        try:
+            return [_fault_of(entry) for entry in json.loads(self._path.read_text())]
+        except FileNotFoundError:
             return []
-        return [Fault(**entry) for entry in json.loads(self._path.read_text())]
+        except OSError as error:
+            raise self._unusable(error) from None
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise MarqueeError(f"{self._path} is broken", cure="marquee cloud fault clear") from None
 
     def _write(self, faults: list[Fault]) -> None:
-        if faults:
-            self._path.write_text(json.dumps([asdict(fault) for fault in faults], indent=1))
-        else:
-            self._path.unlink(missing_ok=True)
+        try:
+            if faults:
+                write_whole(self._path, json.dumps([asdict(fault) for fault in faults], indent=1))
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> MarqueeError:
+        return MarqueeError(
+            f"{self._path} cannot be used: {error.strerror or error}",
+            cure="another --state, or free the disk",
+        )
+
+
+def _fault_of(entry: dict[str, Any]) -> Fault:
+    """A fault as the file holds it; a name that is unknown or a number that is none raises ValueError."""
+    fault = Fault(**entry)
+    numbers = [*fault.parameters.values(), 1 if fault.count is None else fault.count]
+    known = FAULTS[fault.name].parameters.keys() == fault.parameters.keys()
+    if not known or not isinstance(fault.target, str) or not all(0 <= each <= _MOST for each in numbers):
+        raise ValueError(fault.name)
+    return fault

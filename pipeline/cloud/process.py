@@ -10,35 +10,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from pipeline.cloud.faults import FaultBook, parse_fault
-from pipeline.cloud.state import PROJECT, CloudFolder, Running, port_of
+from pipeline.cloud.leftovers import end_orphans, kill, sweep_links
+from pipeline.cloud.options import CloudOptions
+from pipeline.cloud.servers import running_servers
+from pipeline.cloud.state import CloudFolder, Running
 from pipeline.errors import MarqueeError
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 LOG_LINES = 15
-
-
-@dataclass(frozen=True)
-class CloudOptions:
-    """How a cloud runs: ``speed`` times as fast as time, from ``date`` (today) on, with these faults."""
-
-    speed: float = 1.0
-    date: datetime | None = None
-    faults: tuple[str, ...] = ()
-
-    def arguments(self) -> list[str]:
-        """The same, for the command line of another process."""
-        date = ["--date", self.date.date().isoformat()] if self.date else []
-        faults = [word for fault in self.faults for word in ("--fault", fault)]
-        return ["--speed", str(self.speed), *date, *faults]
+# What a cloud makes in its folder, besides its keys and ports.
+MADE = (
+    "storage/blobs",
+    "storage/uploads",
+    *(f"storage/index.sqlite3{end}" for end in ("", "-wal", "-shm")),
+    "vertex/deployed",
+    *(f"vertex/vertex.sqlite3{end}" for end in ("", "-wal", "-shm")),
+    "faults.json",
+    "cloud.log",
+)
 
 
 def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running], None]) -> None:
@@ -46,8 +41,10 @@ def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running],
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    os.umask(0o077)  # what the cloud holds is its owner's, wherever the folder lies
+    folder.make()
     with folder.locked():
-        end_orphans(folder)
+        clean(folder)
         with running_servers(folder, options) as running:
             folder.record(running)
             ready(running)
@@ -55,76 +52,13 @@ def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running],
             folder.forget()
 
 
-@contextlib.contextmanager
-def running_servers(folder: CloudFolder, options: CloudOptions) -> Iterator[Running]:
-    """All servers of the cloud, each on the port it had before if that is free."""
-    from pipeline.cloud.accounts import AccountsServer, write_credentials
-    from pipeline.cloud.certificates import ensure_certificate
-    from pipeline.cloud.clock import Clock
-    from pipeline.cloud.proxy import Backend, Proxy
-    from pipeline.cloud.storage.objects import ObjectStore
-    from pipeline.cloud.storage.server import StorageServer
-    from pipeline.cloud.vertex.server import VertexPorts, start_vertex
-
-    certificate = ensure_certificate(folder.certificates)
-    faults = _fault_book(folder, options)
-    port = folder.free_port
-    with contextlib.ExitStack() as stack:
-        store = ObjectStore(folder.storage)
-        stack.callback(store.close)
-        storage = StorageServer(store, faults, port("storage"))
-        stack.callback(storage.stop)
-        ports = VertexPorts(port("vertex_rest"), port("vertex_grpc"), port("dedicated"))
-        clock = Clock(options.speed, options.date)
-        vertex = start_vertex(store, folder.vertex, certificate, faults, clock, ports)
-        stack.callback(vertex.stop)
-        accounts = AccountsServer(certificate, port("accounts"))
-        stack.callback(accounts.stop)
-        backends = {
-            "storage": Backend(loopback(storage.url)),
-            "vertex": Backend(loopback(vertex.rest_url), loopback(vertex.grpc_address)),
-            "accounts": Backend(loopback(accounts.url), ("127.0.0.1", accounts.grpc_port)),
-        }
-        proxy = Proxy(backends, certificate, port("proxy"))
-        stack.callback(proxy.stop)
-        credentials = folder.path / "credentials.json"
-        write_credentials(credentials, f"{accounts.url}/token")
-        yield Running(
-            pid=os.getpid(),
-            started=psutil.Process().create_time(),
-            storage=storage.url,
-            vertex_rest=vertex.rest_url,
-            vertex_grpc=vertex.grpc_address,
-            dedicated=vertex.dedicated_address,
-            proxy=proxy.url,
-            accounts=accounts.url,
-            ca_file=str(certificate.ca_file),
-            credentials_file=str(credentials),
-            project=PROJECT,
-        )
-
-
-def _fault_book(folder: CloudFolder, options: CloudOptions) -> FaultBook:
-    faults = FaultBook(folder.faults)
-    for text in options.faults:
-        faults.set(parse_fault(text))
-    return faults
-
-
 def start(folder: CloudFolder, options: CloudOptions) -> Running:
     """Start the cloud detached, unless it runs, and wait until it answers. Its output goes to the log."""
     running = folder.running()
     if running:
         return running
-    command = [sys.executable, "-m", "pipeline", "cloud", "up", "--foreground", "--state", str(folder.path)]
-    with open(folder.log, "ab") as log:
-        process = subprocess.Popen(
-            [*command, *options.arguments()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    folder.make()
+    process, before = _launch(folder, options)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         running = folder.running()
@@ -132,12 +66,35 @@ def start(folder: CloudFolder, options: CloudOptions) -> Running:
             # Another `up` may have been quicker: then that cloud is the answer, and ours has ended.
             return running
         if process.poll() is not None and not folder.is_locked():
-            raise MarqueeError(f"the local cloud ended as it started:\n{last_lines(folder.log)}")
+            why = why_it_ended(folder.log, before) or (
+                f"exit code {process.returncode}, and nothing could be written to {folder.log}: "
+                "is the disk full?"
+            )
+            raise MarqueeError(
+                f"the local cloud ended as it started:\n{why}", cure="the sentence above; or another --state"
+            )
         time.sleep(0.05)
     process.terminate()
-    raise MarqueeError(
-        f"the local cloud was not ready after {START_SECONDS:.0f} s:\n{last_lines(folder.log)}"
-    )
+    why = why_it_ended(folder.log, before)
+    raise MarqueeError(f"the local cloud was not ready after {START_SECONDS:.0f} s:\n{why}")
+
+
+def _launch(folder: CloudFolder, options: CloudOptions) -> tuple[subprocess.Popen[bytes], int]:
+    """The server's process, and the length that its log had before."""
+    command = [sys.executable, "-m", "pipeline", "cloud", "up", "--foreground", "--state", str(folder.path)]
+    try:
+        descriptor = os.open(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with open(descriptor, "ab") as log:
+            process = subprocess.Popen(
+                [*command, *options.arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            return process, log.tell()
+    except OSError as error:
+        raise folder.unusable(error) from None
 
 
 def stop(folder: CloudFolder) -> bool:
@@ -152,47 +109,41 @@ def stop(folder: CloudFolder) -> bool:
         # What the server has not ended itself by now, it never will.
         kill([*alive, *started])
         folder.forget()
-    end_orphans(folder)
+    if folder.is_made() and not folder.is_locked():
+        with folder.locked():
+            clean(folder)
     return running is not None
 
 
-def reset(folder: CloudFolder) -> None:
-    """Stop the cloud and forget everything but its keys and ports, which programs may still be pointed at."""
+def clean(folder: CloudFolder) -> None:
+    """End and remove what a killed cloud left behind; call it with the folder locked."""
+    end_orphans(folder.vertex)
+    sweep_links(folder.path)
+
+
+def reset(folder: CloudFolder) -> bool:
+    """Stop the cloud and forget everything but its keys and ports, which programs may go on using.
+
+    Removes what a cloud makes and nothing else; returns whether there was a cloud.
+    """
     stop(folder)
-    with folder.locked():
-        for part in (folder.storage, folder.vertex):
-            shutil.rmtree(part)
-            part.mkdir(mode=0o700)
-        folder.faults.unlink(missing_ok=True)
-        folder.log.unlink(missing_ok=True)
-
-
-def end_orphans(folder: CloudFolder) -> None:
-    """End the replicas that a killed cloud left behind: they work inside the folder's vertex part."""
-    kill([process for process in psutil.process_iter() if _works_in(process, folder.vertex)])
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    """A shell or an editor in that folder is somebody's own: only what TorchServe consists of counts."""
-    try:
-        place, words, name = Path(process.cwd()), process.cmdline(), process.name()
-    except (psutil.Error, OSError):
+    if not folder.is_made():
         return False
-    inside = place == folder or folder in place.parents or any(f"{folder}{os.sep}" in word for word in words)
-    return inside and name.startswith(("java", "python")) and process.pid != os.getpid()
+    with folder.locked():
+        for name in MADE:
+            path = folder.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    return True
 
 
-def kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, 10)
-
-
-def loopback(address: str) -> tuple[str, int]:
-    return "127.0.0.1", port_of(address)
-
-
-def last_lines(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return "\n".join(lines[-LOG_LINES:])
+def why_it_ended(log: Path, start: int) -> str:
+    """What a server wrote last, from byte ``start`` of its log on; its own sentence where there is one."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+        told = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+        return "\n".join(lines[told[-1] :] if told else lines[-LOG_LINES:])
+    return ""

@@ -9,25 +9,12 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pipeline.cloud.certificates import Certificate
 from pipeline.cloud.client_hello import offered_protocols, record_length
+from pipeline.cloud.hosts import host_name, service_for
 from pipeline.cloud.relay import BLOCK, guarded, port_of_server, relay, tls_front
 
-# Google's names, and who answers for them here.
-HOSTS = {
-    "aiplatform.googleapis.com": "vertex",
-    "*-aiplatform.googleapis.com": "vertex",
-    "*.prediction.vertexai.goog": "vertex",
-    "storage.googleapis.com": "storage",
-    "*.storage.googleapis.com": "storage",
-    "www.googleapis.com": "storage",
-    "oauth2.googleapis.com": "accounts",
-    "iamcredentials.googleapis.com": "accounts",
-    "cloudresourcemanager.googleapis.com": "accounts",
-    "serviceusage.googleapis.com": "accounts",
-}
 HEAD_TIMEOUT = 30.0  # seconds
 
 
@@ -37,14 +24,6 @@ class Backend:
 
     http: tuple[str, int]
     grpc: tuple[str, int] | None = None
-
-
-def service_for(host: str) -> str | None:
-    """The local service that stands for this host, or None when the host is not to be reached."""
-    for pattern, service in HOSTS.items():
-        if fnmatchcase(host.lower().rstrip("."), pattern):
-            return service
-    return None
 
 
 class Proxy:
@@ -78,14 +57,13 @@ class Proxy:
         method, _, rest = head.decode("latin-1").partition(" ")
         address = rest.partition(" ")[0]
         host, _, port = address.rpartition(":")
-        service = service_for(host)
+        service = service_for(host) if host_name(host) else None
         if method != "CONNECT" or port != "443" or service is None or service not in self._backends:
             writer.write(refusal(method, address))
             await writer.drain()
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        hello = await reader.readexactly(5)
-        hello += await reader.readexactly(record_length(hello))
+        hello = await asyncio.wait_for(_read_hello(reader), HEAD_TIMEOUT)
         await relay(reader, writer, self._upstream(service, hello), hello)
 
     def _upstream(self, service: str, hello: bytes) -> tuple[str, int]:
@@ -110,10 +88,17 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _read_hello(reader: asyncio.StreamReader) -> bytes:
+    """The first TLS record that a client sends."""
+    head = await reader.readexactly(5)
+    return head + await reader.readexactly(record_length(head))
+
+
 def refusal(method: str, address: str) -> bytes:
     """What a program is told that wants to reach anything but the local cloud."""
+    asked = f"{method} {address}"[:200].encode("ascii", "backslashreplace").decode()
     text = (
-        f"marquee cloud run: {method} {address} is refused. "
+        f"marquee cloud run: {asked} is refused. "
         "Only Cloud Storage and Vertex AI are answered here, and nothing is passed on to the internet.\n"
     )
     headers = ["Content-Type: text/plain", f"Content-Length: {len(text)}", "Connection: close"]

@@ -1,33 +1,31 @@
-"""`make rehearse`: serve an archive for a prebuilt container in its twin, and look at the picture.
+"""`marquee rehearse`: serve an archive for a prebuilt container in its twin, and look at the picture.
 
 The twin is Python 3.9 with torch 2.4.1 and nothing of Hugging Face's, under three TorchServe versions. Large:
-about 6 GB are downloaded and kept below ~/.cache/marquee/rehearsal.
+about 6 GB are downloaded and kept below ~/.cache/marquee/rehearsal ($MARQUEE_REHEARSAL names another folder).
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.archive.build import BuildConfig, Built, build, repository_root
-from pipeline.containers.twin import TORCHSERVE_VERSIONS, Twin, prepare_twin, start_torchserve
+from pipeline.archive.build import BuildConfig, Built, build
+from pipeline.containers.twin import Twin, start_torchserve
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 
 TARGET = "vertex-pytorch-gpu-2-4"
-REPORT = Path("docs", "prebuilt-rehearsal.md")
+TABLE_MARK = "<!-- below: written by make rehearse -->"
 REQUEST = {"prompt": "a red circle on a blue background", "seed": 1, "output_format": "png"}
 PICTURE_DEADLINE_SECONDS = 300
 # Other versions of torch round differently; another picture differs by dozens of levels.
@@ -98,7 +96,8 @@ def _server(twin: Twin, version: str, work: Path) -> Iterator[str]:
     try:
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
 
 
@@ -162,23 +161,10 @@ def report(built: Built, found: list[Rehearsal], twin: Twin) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--model", type=Path, default=repository_root() / "model_artifacts" / "shapes")
-    parser.add_argument("--python", type=Path, help="a Python 3.9 (default: found on the PATH or in pyenv)")
-    parser.add_argument("--torchserve", nargs="*", default=TORCHSERVE_VERSIONS)
-    arguments = parser.parse_args()
-    twin = prepare_twin(arguments.python, tuple(arguments.torchserve))
-    built, found = rehearse(arguments.model, tuple(arguments.torchserve), twin)
-    text = report(built, found, twin)
-    sys.stdout.write(text)
-    page = repository_root() / REPORT
-    head = page.read_text(encoding="utf-8").partition(TABLE_MARK)[0] if page.is_file() else ""
-    page.write_text(f"{head}{TABLE_MARK}\n{text}", encoding="utf-8")
-    return 0 if all(one.is_right for one in found) else 1
-
-
-TABLE_MARK = "<!-- below: written by make rehearse -->"
-
-if __name__ == "__main__":
-    sys.exit(main())
+def write_page(page: Path, table: str) -> None:
+    """Put the table in the place of the last one; the text above it stays. Raises MarqueeError."""
+    try:
+        head = page.read_text(encoding="utf-8").partition(TABLE_MARK)[0] if page.is_file() else ""
+        page.write_text(f"{head}{TABLE_MARK}\n{table}", encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MarqueeError(f"the report cannot be written to {page}: {error}") from error

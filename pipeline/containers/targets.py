@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,7 +15,8 @@ from pipeline.errors import MarqueeError
 class Target:
     """A container an archive can be built for; what is None is unknown or not needed.
 
-    ``lock`` names the pip lock file of the packages that travel inside the archive.
+    ``lock`` names the pip lock file of the packages that travel inside the archive; they run only on this
+    ``python`` and ``platform`` (as ``sysconfig.get_platform`` says it, with an underscore).
     """
 
     name: str
@@ -23,6 +25,12 @@ class Target:
     torch: str
     torchserve: str | None
     lock: str | None
+    platform: str = "linux_x86_64"
+
+    @property
+    def python_tag(self) -> str:
+        """The interpreter as a wheel's file name says it, such as cp39."""
+        return "cp" + self.python.replace(".", "")
 
     @property
     def takes_continuous_batching(self) -> bool:
@@ -44,6 +52,16 @@ def find_target(name: str) -> Target:
     if name not in known:
         raise MarqueeError(f"no container target is called {name!r}; known are {', '.join(known)}")
     return Target(name=name, **known[name])
+
+
+def target_names() -> tuple[str, ...]:
+    return tuple(_document()["targets"])
+
+
+def container_record(target: Target) -> bytes:
+    """What an archive says of the container it was built for; handler/model/vendored.py reads it."""
+    record = {"container": target.name, "python": target.python_tag, "platform": target.platform}
+    return json.dumps(record, indent=2).encode()
 
 
 def trim_rules() -> Trim:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+from pipeline.containers.fit import ABSENT
+from pipeline.containers.python39 import find_python39
+from pipeline.containers.targets import Target
 from pipeline.errors import MarqueeError
+from pipeline.progress import Progress
 
 TORCHSERVE_VERSIONS = ("0.12.0", "0.11.0", "0.7.0")
 TORCH = "torch==2.4.1"
@@ -18,10 +26,11 @@ CONTAINER_PACKAGES = (
     *("numpy<2", "Pillow>=9.1,<11", "PyYAML", "packaging", "filelock", "fsspec", "psutil"),
     *("typing-extensions", "enum-compat", "setuptools<80", "wheel"),
 )
-ABSENT = ("diffusers", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate")
-PYENV = Path.home() / ".pyenv" / "versions"
-HOME = Path.home() / ".cache" / "marquee" / "rehearsal"
+FOLDER_VARIABLE = "MARQUEE_REHEARSAL"
 INSTALL_TIMEOUT_SECONDS = 3600
+TWIN_OF = ("3.9", "2.4")  # the Python and torch of the targets whose twin it is
+_PLACE = "torchserve-"
+_RECORD = "twin.json"  # written last: without it the twin is not complete
 
 
 @dataclass(frozen=True)
@@ -32,40 +41,76 @@ class Twin:
     torchserve: dict[str, Path]
     description: str
 
+    @property
+    def newest(self) -> str:
+        """The newest TorchServe version there is."""
+        return max(self.torchserve, key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
 
-def prepare_twin(python: Path | None, versions: tuple[str, ...]) -> Twin:
+    def replica_environment(self) -> dict[str, str]:
+        """What a server's environment needs so that the newest TorchServe is found and no user's packages."""
+        return {"PYTHONPATH": str(self.torchserve[self.newest]), "PYTHONNOUSERSITE": "1"}
+
+
+def rehearsal_folder() -> Path:
+    """Where the twin is kept: $MARQUEE_REHEARSAL, or ~/.cache/marquee/rehearsal."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "marquee" / "rehearsal")
+
+
+def prepare_twin(python: Path | None, versions: tuple[str, ...], progress: Progress) -> Twin:
     """Make the environment, or take the one of an earlier run; raises MarqueeError without a Python 3.9."""
-    environment = HOME / "py39"
+    folder = rehearsal_folder()
+    environment = folder / "py39"
     inside = environment / "bin" / "python"
-    if not inside.is_file():
-        _run([str(python or find_python39()), "-m", "venv", str(environment)])
+    if not _imports(inside, "sys"):
+        _run([str(find_python39(python, os.environ)), "-m", "venv", "--clear", str(environment)])
     if not _imports(inside, "torch"):
+        progress.note(
+            f"making the twin in {folder}: {TORCH} and what it needs are gigabytes, downloaded once"
+        )
         _run([str(inside), "-m", "pip", "install", "--quiet", TORCH, *CONTAINER_PACKAGES])
-    places = {}
-    for version in versions:
-        places[version] = HOME / f"torchserve-{version}"
-        if not places[version].is_dir():
-            partial = HOME / f"torchserve-{version}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            command = [str(inside), "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(partial)]
-            _run([*command, f"torchserve=={version}"])
-            partial.rename(places[version])
+    places = {version: _install_torchserve(inside, version, folder) for version in versions}
     present = [name for name in ABSENT if _imports(inside, name)]
     if present:
         raise MarqueeError(f"{environment} has {', '.join(present)}, so it proves nothing; delete it")
     words = _run([str(inside), "-c", "import sys, torch; print(sys.version.split()[0], torch.__version__)"])
-    return Twin(inside, places, "Python {}, torch {}".format(*words.split()))
+    twin = Twin(inside, places, "Python {}, torch {}".format(*words.split()))
+    (folder / _RECORD).write_text(json.dumps({"description": twin.description}), encoding="utf-8")
+    return twin
 
 
-def find_python39() -> Path:
-    """A Python 3.9 on the PATH or in pyenv."""
-    found = shutil.which("python3.9")
-    candidates = [Path(found)] if found else sorted(PYENV.glob("3.9.*/bin/python3.9"))
-    if not candidates:
-        raise MarqueeError(
-            "no Python 3.9 on the PATH nor in pyenv", cure="pyenv install 3.9, or give --python"
-        )
-    return candidates[-1]
+def find_twin(target: Target | None) -> Twin | None:
+    """The twin that an earlier `marquee rehearse` has made, where it has the target's Python and torch."""
+    folder = rehearsal_folder()
+    places = {path.name.removeprefix(_PLACE): path for path in folder.glob(f"{_PLACE}*[0-9]")}
+    inside = folder / "py39" / "bin" / "python"
+    if target is None or (target.python, target.torch) != TWIN_OF or not places or not inside.is_file():
+        return None
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        return Twin(inside, places, str(record["description"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def rehearsed_in(target: Target | None) -> str:
+    """Where the local cloud runs an archive for this target, in words."""
+    if twin := find_twin(target):
+        return f"rehearsed in the twin ({twin.description}, TorchServe {twin.newest})"
+    python, torch = platform.python_version(), metadata.version("torch")
+    here = f"rehearsed with this machine's packages (Python {python}, torch {torch})"
+    is_twins = target is not None and (target.python, target.torch) == TWIN_OF
+    return f"{here}; `marquee rehearse` makes the twin of {target.name}" if target and is_twins else here
+
+
+def _install_torchserve(python: Path, version: str, folder: Path) -> Path:
+    place = folder / f"{_PLACE}{version}"
+    if not place.is_dir():
+        partial = folder / f"{_PLACE}{version}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(partial)]
+        _run([*command, f"torchserve=={version}"])
+        partial.rename(place)
+    return place
 
 
 def start_torchserve(
@@ -126,14 +171,24 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _imports(python: Path, name: str) -> bool:
-    return subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False).returncode == 0
+    try:
+        done = subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_SECONDS, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MarqueeError(f"{' '.join(command[:4])} took longer than {INSTALL_TIMEOUT_SECONDS} s") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise MarqueeError(f"{command[0]} {command[1]} ended with {done.returncode}: {last}")
+        lines = done.stderr.strip().splitlines() or ["without a word"]
+        reason = next(
+            (line for line in lines if line.startswith("ERROR")), lines[-1]
+        )  # pip's first is the reason
+        raise MarqueeError(f"{' '.join(command[:4])} ended with {done.returncode}: {reason}")
     return done.stdout

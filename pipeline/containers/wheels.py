@@ -65,13 +65,12 @@ def _download(target: Target, lock: str, cache: Path) -> None:
     """Let pip resolve nothing: the lock says it all, for the target's Python and not for this one."""
     requirements = cache / str(target.lock)
     requirements.write_text(lock, encoding="utf-8")
-    abi = "cp" + target.python.replace(".", "")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--python-version", target.python, "--implementation", "cp"]
     command += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64"]
     command += [
         "--abi",
-        abi,
+        target.python_tag,
         "--abi",
         "abi3",
         "--abi",

@@ -15,7 +15,7 @@ class Unanswered(MarqueeError):
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def translating_google_errors(doing: str) -> Iterator[None]:
     """Translate what Google's clients raise while ``doing`` ("registering the model")."""
     from google.api_core.exceptions import (
         Aborted,

@@ -10,11 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pipeline.archive.digests import archive_digest, parse_sums, weights_digest
-from pipeline.archive.layout import CONFIG_FILE, MANIFEST, SUMS
-from pipeline.errors import MarqueeError
+from pipeline.archive.layout import MANIFEST
+from pipeline.archive.verification import verify_archive
 
 _CHUNK = 1 << 20
 
@@ -46,16 +43,8 @@ class ArchiveFile:
 
 
 def read_archive(path: Path) -> ArchiveFile:
-    """Raises MarqueeError when the file is missing or was not made by `marquee build`."""
-    try:
-        with zipfile.ZipFile(path) as mar:
-            sums = parse_sums(mar.read(SUMS).decode())
-            manifest = json.loads(mar.read(MANIFEST))
-            settings = yaml.safe_load(mar.read(CONFIG_FILE)) if CONFIG_FILE in mar.namelist() else {}
-    except FileNotFoundError:
-        raise MarqueeError(f"there is no archive at {path}", cure="marquee build") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, yaml.YAMLError) as error:
-        raise MarqueeError(
-            f"{path} is not an archive made by marquee: {error}", cure="marquee build"
-        ) from error
-    return ArchiveFile(path, archive_digest(sums), weights_digest(sums), manifest, settings or {})
+    """Raises MarqueeError when the file is missing or is not, byte for byte, what `marquee build` made."""
+    found = verify_archive(path)
+    with zipfile.ZipFile(path) as mar:
+        manifest = json.loads(mar.read(MANIFEST))
+    return ArchiveFile(path, found.archive_digest, found.weights_digest, manifest, dict(found.settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -11,8 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import rules
+from pipeline.deploy.config_file import read_values
 from pipeline.errors import MarqueeError
 
+_SHORT = reprlib.Repr()  # a value in a message: aliases can make a small file's value endless
+_SHORT.maxlevel = 2
 LOCAL_PROJECT = "marquee-local"
 _PREBUILT_PREFIX = "vertex-pytorch-"
 
@@ -33,17 +37,22 @@ class Autoscaling(_Strict):
 
 
 class Smoke(_Strict):
-    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like."""
+    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like.
+
+    ``percent`` is the share that a model beside others gets until then, ``seconds`` how long it is asked.
+    """
 
     prompt: str = "a red circle"
     seed: int = Field(default=7, ge=0, lt=2**32)
     expected: str | None = None
     seconds: int = Field(default=300, ge=1)
+    percent: int = Field(default=5, ge=1, le=100)
 
 
 class DeployConfig(_Strict):
     """All that a deployment is. ``container`` is a target (vertex-pytorch-gpu-2-4, marquee) or an image URI;
-    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent."""
+    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent;
+    ``operation_timeout`` is how many seconds one operation of the cloud is waited for."""
 
     cloud: Literal["local", "google"] = "local"
     project: str = Field(default=LOCAL_PROJECT, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
@@ -65,6 +74,7 @@ class DeployConfig(_Strict):
     inference_timeout: int | None = None
     traffic: int = Field(default=100, ge=1, le=100)
     deployment_timeout: int | None = None
+    operation_timeout: int = Field(default=5400, ge=1)
     service_account: str | None = Field(default=None, pattern=r"^[^@\s]+@[^@\s]+\.gserviceaccount\.com$")
     labels: dict[str, str] = {}
     smoke: Smoke = Smoke()
@@ -114,8 +124,23 @@ def load_config(
 
 
 def gather(file: Path | None, flags: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
-    """The values as they were written, the stronger over the weaker."""
-    return {**_profile(profile), **_read(file), **{k: v for k, v in flags.items() if v is not None}}
+    """The values as they were written, the stronger over the weaker, key by key at every depth."""
+    given = {key: value for key, value in flags.items() if value is not None or key not in _ABSENT_WHEN_NONE}
+    return _merged(_merged(_profile(profile), read_values(file) if file else {}), given)
+
+
+# Options of the command line that are None when they are not given; no key of theirs may be null.
+_ABSENT_WHEN_NONE = ("cloud", "traffic")
+
+
+def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, ``stronger`` over ``weaker``; where both hold keys and values, those are merged likewise."""
+    merged = dict(weaker)
+    for key, value in stronger.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list[str]]:
@@ -190,22 +215,6 @@ def _profile(name: str | None) -> dict[str, Any]:
     return known[name]
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MarqueeError(
-            f"{file} cannot be read: {error.strerror}", cure="name the file with --config"
-        ) from error
-    except yaml.YAMLError as error:
-        raise MarqueeError(f"{file} is not YAML: {error}") from error
-    if not isinstance(values or {}, dict):
-        raise MarqueeError(f"{file} holds {type(values).__name__}, not keys and values")
-    return values or {}
-
-
 def _sentence(problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -213,4 +222,4 @@ def _sentence(problem: Any) -> str:
 
         close = get_close_matches(str(problem["loc"][-1]), list(DeployConfig.model_fields), 1)
         return f"{place}: unknown key" + (f"; did you mean {close[0]}?" if close else "")
-    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {_SHORT.repr(problem['input'])}"

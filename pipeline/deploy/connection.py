@@ -1,6 +1,6 @@
 """Google's own clients for one target. The configuration chooses it; no environment variable moves it.
 
-Local: explicit addresses, its own certificate authority, anonymous credentials, no proxies.
+Local: explicit addresses, its own certificate authority, its own account's token, no proxies.
 Google: Google's addresses and the user's credentials; an environment that leads elsewhere is refused.
 """
 
@@ -28,7 +28,10 @@ _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 @dataclass(frozen=True)
 class Connection:
-    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``."""
+    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``.
+
+    ``operation_seconds`` is how long one long-running operation is waited for.
+    """
 
     cloud: str
     project: str
@@ -38,6 +41,7 @@ class Connection:
     endpoints: EndpointServiceClient
     web: httpx.Client
     predict_host: str
+    operation_seconds: float = 5400.0
     accounts: str = ""  # where a local cloud answers for Google's other services
 
     @property
@@ -105,18 +109,22 @@ def _local(config: DeployConfig, running: Running) -> Connection:
 
     import grpc
     import httpx
-    from google.auth.credentials import AnonymousCredentials
+    from google.auth.transport.grpc import AuthMetadataPlugin
     from google.auth.transport.requests import AuthorizedSession, Request
     from google.cloud import storage
     from google.cloud.aiplatform_v1 import EndpointServiceClient, ModelServiceClient
 
+    from pipeline.client.vertex import token_auth
+    from pipeline.cloud.credentials import local_credentials
     from pipeline.cloud.state import port_of
 
+    credentials = local_credentials(Path(running.credentials_file))
     root = grpc.ssl_channel_credentials(Path(running.ca_file).read_bytes())
     # Neither a proxy nor a CA of the environment may stand between this program and its local cloud.
-    channel = grpc.secure_channel(running.vertex_grpc, root, options=[("grpc.enable_http_proxy", 0)])
-    anonymous = AnonymousCredentials()  # type: ignore[no-untyped-call]
-    session: Any = AuthorizedSession(anonymous, auth_request=Request())  # type: ignore[no-untyped-call]
+    token = grpc.metadata_call_credentials(AuthMetadataPlugin(credentials, None))  # type: ignore[no-untyped-call]
+    secured = grpc.composite_channel_credentials(root, token)
+    channel = grpc.secure_channel(running.vertex_grpc, secured, options=[("grpc.enable_http_proxy", 0)])
+    session: Any = AuthorizedSession(credentials, auth_request=Request())  # type: ignore[no-untyped-call]
     session.trust_env = False
     return Connection(
         cloud="local",
@@ -124,14 +132,19 @@ def _local(config: DeployConfig, running: Running) -> Connection:
         region=config.region,
         storage=storage.Client(
             project=config.project,
-            credentials=anonymous,
+            credentials=credentials,
             _http=session,
             client_options={"api_endpoint": running.storage},
         ),
         models=ModelServiceClient(transport=_transport(ModelServiceClient, channel)),
         endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
-        web=httpx.Client(verify=ssl.create_default_context(cafile=running.ca_file), trust_env=False),
+        web=httpx.Client(
+            auth=token_auth(credentials),
+            verify=ssl.create_default_context(cafile=running.ca_file),
+            trust_env=False,
+        ),
         predict_host=f"localhost:{port_of(running.vertex_rest)}",
+        operation_seconds=config.operation_timeout,
         accounts=running.accounts,
     )
 
@@ -167,4 +180,5 @@ def _google(config: DeployConfig) -> Connection:
         endpoints=EndpointServiceClient(credentials=credentials, client_options=address),
         web=httpx.Client(auth=token_auth(credentials)),
         predict_host=host,
+        operation_seconds=config.operation_timeout,
     )

@@ -1,32 +1,31 @@
-"""Deploy: upload, register, endpoint, rollout, smoke, traffic. Each step finds what an earlier run did."""
+"""Deploy: what is wrong on this machine first, then one survey, one plan, and the plan carried out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from pipeline.deploy.answers import Unanswered, explained
+from pipeline.deploy.answers import Unanswered, translating_google_errors
 from pipeline.deploy.archive_file import ArchiveFile
+from pipeline.deploy.carry_out import Execution, Supplies
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import PROVED_LABEL
-from pipeline.deploy.register import register
-from pipeline.deploy.rollout import (
-    ensure_deployed,
-    ensure_endpoint,
-    set_traffic,
-    undeploy,
-    wanted_id,
-    with_share,
-)
-from pipeline.deploy.smoke import Proof, find_client, prove
-from pipeline.deploy.undo import container_lines, undo
-from pipeline.deploy.upload import Uploaded, upload_archive
+from pipeline.deploy.plan import Plan, Register
+from pipeline.deploy.planning import plan_deploy
+from pipeline.deploy.smoke import Proof, Unknown, Unproven
+from pipeline.deploy.smoke_picture import read_expected
+from pipeline.deploy.survey import survey_archive, survey_settled
+from pipeline.deploy.undo import container_lines, take_back
 from pipeline.errors import MarqueeError
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Silent
 
-if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1.types import Model
+
+@dataclass(frozen=True)
+class Uploaded:
+    """Where the archive lies (gs://BUCKET/FOLDER) and how many bytes this run sent for it."""
+
+    artifact_uri: str
+    sent_bytes: int
 
 
 @dataclass(frozen=True)
@@ -40,101 +39,107 @@ class Deployed:
     deployed_model_id: str
     proof: Proof
     traffic: dict[str, int]
+    role: str
     kept: tuple[str, ...]
 
 
-def deploy(
-    connection: Connection, config: DeployConfig, archive: ArchiveFile, progress: Progress
-) -> Deployed:
-    """The whole way. Raises MarqueeError with the container's words, having taken back what it made."""
-    uploaded = upload_archive(connection, archive, config.bucket_name, config.model, progress)
-    version = register(connection, config, archive, uploaded.artifact_uri, progress)
+def check_local(config: DeployConfig, archive: ArchiveFile) -> Supplies:
+    """Read what a deploy needs from this machine, whole, before the first call to a cloud.
+
+    Raises MarqueeError when the archive or ``smoke.expected`` cannot be read.
+    """
     try:
-        ensure_endpoint(connection, config, progress)
-        ensure_deployed(connection, config, version, progress)
-        proof = smoke(connection, config, version, archive, progress)
-        mark_proved(connection, config, version)
-    except Unanswered:  # nothing has failed; taking back what still runs would waste it
-        raise
-    except MarqueeError as error:
-        if is_proved(config, version):  # it was in service before this run, and stays so
+        archive.crc32c  # noqa: B018 - reads the file once; the upload and the survey compare with it
+    except OSError as error:
+        raise MarqueeError(
+            f"{archive.path} cannot be read: {error.strerror}", cure="marquee build"
+        ) from error
+    expected = read_expected(Path(config.smoke.expected)) if config.smoke.expected else None
+    return Supplies(archive, expected)
+
+
+def plan(
+    connection: Connection,
+    config: DeployConfig,
+    archive: ArchiveFile,
+    adopt: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """What a deploy does. Nothing is changed; what an earlier run began is waited for.
+
+    Raises MarqueeError when the deploy must not begin.
+    """
+    check_local(config, archive)
+    found = survey_settled(connection, config, progress or Silent())
+    found = replace(found, stored=survey_archive(connection, config, archive))
+    return plan_deploy(config, archive, found, adopt)
+
+
+def deploy(
+    connection: Connection,
+    config: DeployConfig,
+    archive: ArchiveFile,
+    progress: Progress,
+    adopt: bool = False,
+) -> Deployed:
+    """Plan and carry out; see ``carry_out_deploy``."""
+    made = plan(connection, config, archive, adopt, progress)
+    return carry_out_deploy(connection, config, made, check_local(config, archive), progress)
+
+
+def carry_out_deploy(
+    connection: Connection, config: DeployConfig, made: Plan, supplies: Supplies, progress: Progress
+) -> Deployed:
+    """Do what the plan says, in order.
+
+    Raises Unproven, Unknown or Unanswered, having left everything as it is; any other MarqueeError with the
+    container's words, having taken back what never served.
+    """
+    run = Execution(connection, config, progress, made.split_before, supplies)
+    for action in made.actions:
+        try:
+            run.carry_out(action)
+        except (Unanswered, Unproven, Unknown):  # nothing has failed; taking it back would waste it
             raise
-        raise _taken_back(connection, config, version, error, progress) from error
-    traffic, kept = move_traffic(connection, config, version, progress)
-    return Deployed(
-        uploaded=uploaded,
-        model=config.model,
-        version=version.version_id,
-        endpoint=config.endpoint,
-        deployed_model_id=proof.deployed_model_id,
-        proof=proof,
-        traffic=traffic,
-        kept=kept,
-    )
+        except MarqueeError as error:
+            if run.proof is not None or not _is_registered(made, run) or not made.on_failure:
+                raise
+            raise _taken_back(run, made, error) from error
+    return _deployed(run, made)
 
 
-def smoke(
-    connection: Connection, config: DeployConfig, version: Model, archive: ArchiveFile, progress: Progress
-) -> Proof:
-    """The picture of the new deployed model; see ``pipeline.deploy.smoke``."""
-    progress.note("asking the new model for its first picture")
-    client = find_client(connection, config.endpoint)
-    return prove(client, config.smoke, archive, wanted_id(config, version), progress)
+def _is_registered(made: Plan, run: Execution) -> bool:
+    """Whether the plan is past its registration: only then there is something to take back."""
+    return run.version_id is not None or not any(isinstance(action, Register) for action in made.actions)
 
 
-def is_proved(config: DeployConfig, version: Model) -> bool:
-    """Whether an earlier run has seen the right picture of this version on this hardware."""
-    return version.labels.get(PROVED_LABEL) == wanted_id(config, version)
-
-
-def mark_proved(connection: Connection, config: DeployConfig, version: Model) -> None:
-    if is_proved(config, version):
-        return
-    from google.cloud.aiplatform_v1.types import Model
-
-    name = f"{connection.model_name(config.model)}@{version.version_id}"
-    labels = {**version.labels, PROVED_LABEL: wanted_id(config, version)}
-    with explained("noting that the picture was right"):
-        connection.models.update_model(
-            model=Model(name=name, labels=labels), update_mask={"paths": ["labels"]}
-        )
-
-
-def move_traffic(
-    connection: Connection, config: DeployConfig, version: Model, progress: Progress
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Give the new model its share. At 100 % it becomes the default, and only its predecessor stays."""
-    new = wanted_id(config, version)
-    with explained("moving the traffic"):
-        endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(config.endpoint))
-        before = dict(endpoint.traffic_split)
-        after = with_share(before, new, config.traffic)
-        if after != before:
-            set_traffic(connection, config.endpoint, after)
-        if after != {new: 100}:
-            return after, ()
-        if "default" not in version.version_aliases:
-            name = f"{connection.model_name(config.model)}@{version.version_id}"
-            connection.models.merge_version_aliases(name=name, version_aliases=["default"])
-        return after, _retire(connection, config.endpoint, new, progress)
-
-
-def _retire(connection: Connection, endpoint_id: str, new: str, progress: Progress) -> tuple[str, ...]:
-    """Undeploy all but the new model and the one before it, which stays for `marquee rollback`."""
-    endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(endpoint_id))
-    others = sorted((m for m in endpoint.deployed_models if m.id != new), key=lambda model: model.create_time)
-    for model in others[:-1]:
-        undeploy(connection, endpoint_id, model.id, endpoint.traffic_split, progress)
-    return tuple(model.id for model in others[-1:])
-
-
-def _taken_back(
-    connection: Connection, config: DeployConfig, version: Model, error: MarqueeError, progress: Progress
-) -> MarqueeError:
-    deployed_id = wanted_id(config, version)
-    lines = container_lines(connection, config.endpoint, deployed_id)
-    with explained("taking back what was made"):
-        gone = undo(connection, config, version, deployed_id, progress)
+def _taken_back(run: Execution, made: Plan, error: MarqueeError) -> MarqueeError:
+    lines = container_lines(run.connection, run.config.endpoint, made.deployed_id)
+    try:
+        with translating_google_errors("taking back what was made"):
+            gone = take_back(run, made.on_failure)
+        taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
+    except MarqueeError as trouble:
+        taken = f"\n  not all of it could be taken back: {trouble}; `marquee teardown` removes it"
     told = "".join(f"\n  container: {line}" for line in lines)
-    taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
     return MarqueeError(f"{error}{told}{taken}", cure=error.cure)
+
+
+def _deployed(run: Execution, made: Plan) -> Deployed:
+    assert run.proof is not None, "a deploy's plan asks for a picture"
+    version = run.version_id or made.version_id
+    assert version is not None, "a deploy has a version, found or registered"
+    ending = {fate.id: fate for fate in made.fates}
+    return Deployed(
+        uploaded=Uploaded(made.archive_uri.rpartition("/")[0], run.sent_bytes),
+        model=run.config.model,
+        version=version,
+        endpoint=run.config.endpoint,
+        deployed_model_id=made.deployed_id,
+        proof=run.proof,
+        traffic=run.split,
+        role=ending[made.deployed_id].role_after,
+        kept=tuple(
+            id_ for id_, fate in ending.items() if fate.role_after == "predecessor" and not fate.after
+        ),
+    )

@@ -9,10 +9,12 @@ from typing import Any
 MANAGED = {"managed-by": "marquee"}
 ARCHIVE_LABEL = "marquee-archive"
 WEIGHTS_LABEL = "marquee-weights"
-PROVED_LABEL = "marquee-proved"  # the deployed model whose picture was right
+ARCHIVE_MARK = "marquee-archive"  # an uploaded object's metadata: the archive's digest
+PROVED_LABEL = "marquee-proved"  # of a version, by an older marquee: the deployed model that was proved
 
 
 def is_ours(labels: Mapping[str, str]) -> bool:
+    """Whether the thing that carries these labels was made by marquee. A name never says so."""
     return labels.get("managed-by") == "marquee"
 
 
@@ -21,9 +23,9 @@ def short(digest: str) -> str:
     return digest[:40]
 
 
-def deployed_model_id(version_name: str, hardware: Any) -> str:
+def deployed_model_id(content: str, hardware: Any) -> str:
     """Nine digits that follow from what is deployed on what, so that a rerun finds the first one's work."""
-    digest = hashlib.sha256(f"{version_name}|{hardware!r}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{content}|{hardware!r}".encode()).hexdigest()
     return str(10**8 + int(digest, 16) % (9 * 10**8))
 
 

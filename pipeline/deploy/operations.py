@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.deploy.answers import Unanswered
 from pipeline.deploy.connection import Connection
 from pipeline.progress import Progress
 
@@ -14,9 +15,12 @@ _NOTE_EVERY_SECONDS = 30.0
 _PATIENCE_SECONDS = 600.0
 
 
-def wait(operation: Any, doing: str, progress: Progress) -> Any:
-    """The result of an operation that a client's method returned; raises what it failed with."""
-    _watch(operation.done, doing, progress)
+def wait(connection: Connection, operation: Any, doing: str, progress: Progress) -> Any:
+    """The result of an operation that a client's method returned; raises what it failed with.
+
+    Raises Unanswered after ``connection.operation_seconds``: the operation goes on in the cloud.
+    """
+    _watch(operation.done, doing, operation.operation.name, connection.operation_seconds, progress)
     return operation.result()
 
 
@@ -28,7 +32,8 @@ def await_running(connection: Connection, resource: str, progress: Progress) -> 
     running = [operation.name for operation in _listed(connection, resource) if not operation.done]
     for name in running:
         progress.note(f"an operation of an earlier run still runs, waiting for it: {name}")
-        _watch(lambda name=name: _is_done(connection, name), "waiting for it", progress)  # type: ignore[misc]
+        is_done = _question(connection, name)
+        _watch(is_done, "an operation of an earlier run", name, connection.operation_seconds, progress)
     return len(running)
 
 
@@ -48,8 +53,8 @@ def _listed(connection: Connection, resource: str) -> list[Any]:
         request["page_token"] = page.next_page_token
 
 
-def _is_done(connection: Connection, name: str) -> bool:
-    return bool(connection.endpoints.get_operation({"name": name}).done)
+def _question(connection: Connection, name: str) -> Callable[[], bool]:
+    return lambda: bool(connection.endpoints.get_operation({"name": name}).done)
 
 
 def _answers_yes(is_done: Callable[[], bool], started: float) -> bool:
@@ -64,12 +69,18 @@ def _answers_yes(is_done: Callable[[], bool], started: float) -> bool:
         return False
 
 
-def _watch(is_done: Callable[[], bool], doing: str, progress: Progress) -> None:
+def _watch(is_done: Callable[[], bool], doing: str, name: str, seconds: float, progress: Progress) -> None:
     started = noted = time.monotonic()
     pause = _FIRST_PAUSE_SECONDS
     while not _answers_yes(is_done, started):
-        if time.monotonic() - noted > _NOTE_EVERY_SECONDS:
-            noted = time.monotonic()
-            progress.note(f"{doing}: {noted - started:.0f} s so far")
-        time.sleep(pause)
+        now = time.monotonic()
+        if now - started > seconds:
+            raise Unanswered(
+                f"{doing} is not done after {seconds:g} s (operation_timeout); it goes on there: {name}",
+                cure="run it again: it finds the operation and waits for it",
+            )
+        if now - noted > _NOTE_EVERY_SECONDS:
+            noted = now
+            progress.note(f"{doing}: {now - started:.0f} s so far")
+        time.sleep(min(pause, max(0.01, seconds - (now - started))))
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

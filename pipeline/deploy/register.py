@@ -1,16 +1,17 @@
-"""The archive in the Model Registry: a new version of its model, or the one that is there already."""
+"""The archive in the Model Registry: a new version of its model."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from pipeline.deploy.answers import explained
+from pipeline.deploy.answers import Unanswered
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import ARCHIVE_LABEL, MANAGED, WEIGHTS_LABEL, short
-from pipeline.deploy.operations import await_running, wait
-from pipeline.deploy.survey import survey
+from pipeline.deploy.labels import ARCHIVE_LABEL, MANAGED, WEIGHTS_LABEL, folder_of, short
+from pipeline.deploy.operations import wait
+from pipeline.deploy.survey import model_versions
 from pipeline.progress import Progress
 from pipeline.rules import parse_prebuilt
 
@@ -21,25 +22,33 @@ if TYPE_CHECKING:
 
 
 def register(
-    connection: Connection, config: DeployConfig, archive: ArchiveFile, artifact_uri: str, progress: Progress
-) -> Model:
-    """The version of this archive and image; registering twice gives the same one."""
+    connection: Connection,
+    config: DeployConfig,
+    archive: ArchiveFile,
+    known: Collection[str],
+    progress: Progress,
+) -> str:
+    """Register the archive; returns the new version's number.
+
+    Raises Unanswered when the model has other versions by now than ``known``: another run is at work.
+    """
     from google.cloud.aiplatform_v1.types import UploadModelRequest
 
     name = connection.model_name(config.model)
-    with explained(f"registering {config.model}"):
-        await_running(connection, name, progress)
-        found = survey(connection, config)
-        known = found.version_of(archive, config.image_uri)
-        if known is not None:
-            return known
-        place = {"parent_model": name} if found.versions else {"model_id": config.model}
-        request = UploadModelRequest(
-            parent=connection.location, model=wanted_model(config, archive, artifact_uri), **place
+    now = [model.version_id for model in model_versions(connection, config.model)]
+    if now != list(known):
+        raise Unanswered(
+            f"model {config.model} was registered by another run meanwhile: versions {', '.join(now)}",
+            cure="run it again: it goes on from there",
         )
-        operation = connection.models.upload_model(request=request)
-        answer = wait(operation, f"registering {config.model}", progress)
-        return connection.models.get_model(name=f"{answer.model}@{answer.model_version_id}")
+    place = {"parent_model": name} if known else {"model_id": config.model}
+    artifact_uri = f"gs://{config.bucket_name}/{folder_of(config.model, archive.archive_digest)}"
+    request = UploadModelRequest(
+        parent=connection.location, model=wanted_model(config, archive, artifact_uri), **place
+    )
+    operation = connection.models.upload_model(request=request)
+    answer = wait(connection, operation, f"registering {config.model}", progress)
+    return str(answer.model_version_id)
 
 
 def wanted_model(config: DeployConfig, archive: ArchiveFile, artifact_uri: str) -> Model:

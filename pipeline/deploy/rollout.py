@@ -1,55 +1,36 @@
-"""The endpoint, the deployed model on it, and where the traffic goes."""
+"""The calls that change an endpoint: create, deploy, resize, traffic with roles, undeploy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from pipeline.deploy.answers import explained
+from pipeline.deploy.answers import Unanswered
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import MANAGED, deployed_model_id
-from pipeline.deploy.operations import await_running, wait
-from pipeline.deploy.survey import find_endpoint
+from pipeline.deploy.labels import MANAGED
+from pipeline.deploy.machines import wanted_resources
+from pipeline.deploy.operations import wait
+from pipeline.deploy.plan import Deploy, Traffic
+from pipeline.deploy.roles import with_roles, without_roles
+from pipeline.deploy.survey import created_text
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1.types import DedicatedResources, DeployedModel, Endpoint, Model
+    from google.cloud.aiplatform_v1.types import Endpoint
 
-# What a model that is not the first gets until its picture was right: at 0 % it cannot be reached at all.
-SMOKE_PERCENT = 1
-_METRICS = {
-    "cpu": "aiplatform.googleapis.com/prediction/online/cpu/utilization",
-    "accelerator": "aiplatform.googleapis.com/prediction/online/accelerator/duty_cycle",
-    "requests": "aiplatform.googleapis.com/prediction/online/request_count",
-}
+_BEING_DEPLOYED = "0"  # the key by which a traffic split means the model that is deployed with it
 
 
-def ensure_endpoint(connection: Connection, config: DeployConfig, progress: Progress) -> Endpoint:
-    """The endpoint of this name, made when there is none. Raises MarqueeError when it is of another kind."""
+def create_endpoint(connection: Connection, config: DeployConfig, progress: Progress) -> None:
     from google.cloud.aiplatform_v1.types import CreateEndpointRequest
 
-    with explained(f"creating endpoint {config.endpoint}"):
-        await_running(connection, connection.endpoint_name(config.endpoint), progress)
-        endpoint = find_endpoint(connection, config.endpoint)
-        if endpoint is None:
-            operation = connection.endpoints.create_endpoint(
-                request=CreateEndpointRequest(
-                    parent=connection.location,
-                    endpoint=wanted_endpoint(config),
-                    endpoint_id=config.endpoint,
-                )
-            )
-            endpoint = wait(operation, f"creating endpoint {config.endpoint}", progress)
-            endpoint = connection.endpoints.get_endpoint(name=endpoint.name)
-    if endpoint.dedicated_endpoint_enabled != config.dedicated:
-        kind = "dedicated" if endpoint.dedicated_endpoint_enabled else "shared"
-        raise MarqueeError(
-            f"endpoint {config.endpoint} exists and is {kind}; dedicated: {config.dedicated} was asked for",
-            cure="choose another endpoint name, or say dedicated as the endpoint is",
-        )
-    return endpoint
+    request = CreateEndpointRequest(
+        parent=connection.location, endpoint=wanted_endpoint(config), endpoint_id=config.endpoint
+    )
+    operation = connection.endpoints.create_endpoint(request=request)
+    wait(connection, operation, f"creating endpoint {config.endpoint}", progress)
 
 
 def wanted_endpoint(config: DeployConfig) -> Endpoint:
@@ -66,129 +47,83 @@ def wanted_endpoint(config: DeployConfig) -> Endpoint:
     return endpoint
 
 
-def wanted_resources(config: DeployConfig) -> DedicatedResources:
-    """Machine, accelerator, replicas and autoscaling targets."""
-    from google.cloud.aiplatform_v1.types import (
-        AcceleratorType,
-        AutoscalingMetricSpec,
-        DedicatedResources,
-        MachineSpec,
-    )
-
-    machine = MachineSpec(machine_type=config.machine)
-    if config.accelerator:
-        machine.accelerator_type = getattr(AcceleratorType, config.accelerator)
-        machine.accelerator_count = config.accelerator_count
-    return DedicatedResources(
-        machine_spec=machine,
-        min_replica_count=config.min_replicas,
-        max_replica_count=config.max_replicas,
-        spot=config.spot,
-        autoscaling_metric_specs=[
-            AutoscalingMetricSpec(metric_name=_METRICS[name], target=target)
-            for name, target in config.autoscaling.targets().items()
-        ],
-    )
+def read_unchanged(connection: Connection, endpoint_id: str, split: Mapping[str, int]) -> Endpoint:
+    """The endpoint as it is now. Raises Unanswered when its traffic is not the one the plan was made for."""
+    endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(endpoint_id))
+    now = {key: share for key, share in endpoint.traffic_split.items() if share}
+    if now != dict(split):
+        raise Unanswered(
+            f"the traffic of endpoint {endpoint_id} was changed by somebody else meanwhile: "
+            f"{now}, not {dict(split)}",
+            cure="run it again: it plans anew from what is there",
+        )
+    return endpoint
 
 
-def wanted_id(config: DeployConfig, version: Model) -> str:
-    """The deployed model's id: the same for a version on the same hardware, so that a rerun finds it."""
-    hardware = (
-        config.machine,
-        config.accelerator,
-        config.accelerator_count,
-        config.spot,
-        config.service_account,
-    )
-    name = f"{version.name.partition('@')[0].rpartition('/')[2]}@{version.version_id}"
-    return deployed_model_id(name, hardware)
-
-
-def ensure_deployed(
-    connection: Connection, config: DeployConfig, version: Model, progress: Progress
-) -> DeployedModel:
-    """The version on the endpoint with at least ``SMOKE_PERCENT`` of its traffic, or all of it."""
+def deploy_model(
+    connection: Connection, config: DeployConfig, action: Deploy, version_id: str, progress: Progress
+) -> None:
+    """Put the version on the endpoint, with the share that the plan gives it at first."""
     from google.cloud.aiplatform_v1.types import DeployedModel
 
-    name, wanted = connection.endpoint_name(config.endpoint), wanted_id(config, version)
-    resources = wanted_resources(config)
-    with explained(f"deploying {config.model} to endpoint {config.endpoint}"):
-        endpoint = connection.endpoints.get_endpoint(name=name)
-        there = _find(endpoint, wanted)
-        if there is None:
-            model = DeployedModel(
-                id=wanted,
-                model=f"{version.name.partition('@')[0]}@{version.version_id}",
-                display_name=config.model,
-                dedicated_resources=resources,
-                service_account=config.service_account or "",
-            )
-            operation = connection.endpoints.deploy_model(
-                endpoint=name,
-                deployed_model=model,
-                traffic_split=with_share(endpoint.traffic_split, "0", SMOKE_PERCENT),
-            )
-            progress.note(f"deploying {config.model} version {version.version_id}: minutes on Google")
-            answer = wait(operation, f"deploying {config.model}", progress)
-            return cast("DeployedModel", answer.deployed_model)
-        _adjust_replicas(connection, name, there, resources, progress)
-        if not endpoint.traffic_split.get(wanted):
-            set_traffic(
-                connection, config.endpoint, with_share(endpoint.traffic_split, wanted, SMOKE_PERCENT)
-            )
-        return there
+    model = DeployedModel(
+        id=action.deployed_id,
+        model=f"{connection.model_name(action.model_id)}@{version_id}",
+        display_name=config.model,
+        dedicated_resources=wanted_resources(config),
+        service_account=config.service_account or "",
+    )
+    split = {
+        _BEING_DEPLOYED if key == action.deployed_id else key: share for key, share in action.split.items()
+    }
+    operation = connection.endpoints.deploy_model(
+        endpoint=connection.endpoint_name(config.endpoint), deployed_model=model, traffic_split=split
+    )
+    progress.note(f"deploying {config.model} version {version_id}: minutes on Google")
+    wait(connection, operation, f"deploying {config.model}", progress)
 
 
-def _find(endpoint: Endpoint, deployed_id: str) -> DeployedModel | None:
-    return next((model for model in endpoint.deployed_models if model.id == deployed_id), None)
-
-
-def _adjust_replicas(
-    connection: Connection,
-    endpoint_name: str,
-    there: DeployedModel,
-    wanted: DedicatedResources,
-    progress: Progress,
-) -> None:
+def resize(connection: Connection, config: DeployConfig, deployed_id: str, progress: Progress) -> None:
     """Replica counts and targets are the only things a deployed model can change."""
-    have = there.dedicated_resources
+    name = connection.endpoint_name(config.endpoint)
+    endpoint = connection.endpoints.get_endpoint(name=name)
+    there = next((model for model in endpoint.deployed_models if model.id == deployed_id), None)
+    if there is None:
+        raise MarqueeError(f"deployed model {deployed_id} is gone meanwhile", cure="run it again")
+    wanted = wanted_resources(config)
     fields = ("min_replica_count", "max_replica_count", "autoscaling_metric_specs")
-    if all(getattr(have, field) == getattr(wanted, field) for field in fields):
-        return
     for field in fields:
-        setattr(have, field, getattr(wanted, field))
+        setattr(there.dedicated_resources, field, getattr(wanted, field))
     mask = {"paths": [f"dedicated_resources.{field}" for field in fields]}
     operation = connection.endpoints.mutate_deployed_model(
-        endpoint=endpoint_name, deployed_model=there, update_mask=mask
+        endpoint=name, deployed_model=there, update_mask=mask
     )
-    wait(operation, "changing the replica counts", progress)
+    wait(connection, operation, "changing the replica counts", progress)
 
 
-def with_share(split: Mapping[str, int], model_id: str, percent: int) -> dict[str, int]:
-    """``split`` with ``percent`` for one model and the rest in its old proportions; it alone gets 100."""
-    others = {key: share for key, share in split.items() if key != model_id and share > 0}
-    if not others:
-        return {model_id: 100}
-    rest, total = 100 - percent, sum(others.values())
-    shares = {key: share * rest // total for key, share in others.items()}
-    largest = max(shares, key=lambda key: shares[key])
-    shares[largest] += rest - sum(shares.values())
-    return {model_id: percent, **{key: share for key, share in shares.items() if share}}
+def set_traffic(connection: Connection, endpoint: Endpoint, action: Traffic) -> None:
+    """Replace the traffic split and marquee's labels in one call; other labels stay.
 
-
-def set_traffic(connection: Connection, endpoint_id: str, split: Mapping[str, int]) -> None:
-    """Replace the endpoint's traffic split."""
+    The etag of what was read goes along, so that nobody's change in between is lost.
+    """
     from google.cloud.aiplatform_v1.types import Endpoint
 
-    endpoint = Endpoint(name=connection.endpoint_name(endpoint_id), traffic_split=dict(split))
-    connection.endpoints.update_endpoint(endpoint=endpoint, update_mask={"paths": ["traffic_split"]})
+    labels = dict(endpoint.labels)
+    if action.roles is None:
+        labels = without_roles(labels)
+    else:
+        created = {model.id: created_text(model) for model in endpoint.deployed_models}
+        proved = [action.proved] if action.proved else []
+        labels = with_roles(labels, action.roles, action.command, created, proved)
+    changed = Endpoint(name=endpoint.name, traffic_split=action.split, labels=labels, etag=endpoint.etag)
+    connection.endpoints.update_endpoint(endpoint=changed, update_mask={"paths": ["traffic_split", "labels"]})
 
 
 def undeploy(
     connection: Connection, endpoint_id: str, model_id: str, split: Mapping[str, int], progress: Progress
 ) -> None:
-    """Take a deployed model off; ``split`` is the traffic afterwards, empty when none is left."""
+    """Take a deployed model off; ``split`` is the traffic afterwards, empty when nobody is asked any more."""
     operation = connection.endpoints.undeploy_model(
         endpoint=connection.endpoint_name(endpoint_id), deployed_model_id=model_id, traffic_split=dict(split)
     )
-    wait(operation, f"undeploying {model_id}", progress)
+    wait(connection, operation, f"undeploying {model_id}", progress)

@@ -1,22 +1,25 @@
-"""The proof before traffic moves: the new model draws a picture and names its weights."""
+"""The proof before traffic moves: the new model draws a picture and names its weights.
+
+It ends in one of four ways. Proved: a Proof is returned. Unproven: the model was not reached in time.
+Unknown: the network or a busy server stood in between. Failed: the container failed, or its picture is wrong.
+"""
 
 from __future__ import annotations
 
-import io
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.client.errors import PredictionError
+from pipeline.client.errors import PredictionError, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
 from pipeline.client.request_body import request_body, sent_seeds
-from pipeline.client.retries import Patience, with_retries
+from pipeline.client.retries import Patience
 from pipeline.client.vertex import PATIENCE, Reply, VertexEndpoint
-from pipeline.deploy.answers import explained
+from pipeline.deploy.answers import translating_google_errors
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import Smoke
 from pipeline.deploy.connection import Connection
+from pipeline.deploy.smoke_picture import Expected, check_picture
 from pipeline.deploy.survey import find_endpoint
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
@@ -24,10 +27,25 @@ from pipeline.progress import Progress
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Endpoint
 
-# Mean difference per channel, of 255: JPEG and rounding stay below, another picture is far above.
-_LARGEST_DIFFERENCE = 12.0
-_SMALLEST_SPREAD = 2.0
 _NOTE_EVERY = 50
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
+# The model is busy, wakes up, or was cut off by a deadline: none of it says that it draws wrongly.
+_BUSY = (408, 429, 502, 503, 504)
+_HANDLER_RAISED = "InternalServerException"  # TorchServe's type for it; a missing worker has another
+# The request was refused, by its content or its sender. The model has not failed by that.
+_REFUSED = (400, 401, 403, 413)
+
+
+class Unproven(MarqueeError):
+    """The new model was not reached within the time for it. Everything stays; the next run goes on."""
+
+
+class Unknown(MarqueeError):
+    """Nothing can be said of the new model: no answer, or a busy server. Everything stays as it is."""
+
+
+class SmokeFailed(MarqueeError):
+    """The new model's container failed, or its picture is not right."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ def open_endpoint(
 
 def find_client(connection: Connection, endpoint_id: str, patience: Patience = PATIENCE) -> VertexEndpoint:
     """A client of the endpoint of this name; raises MarqueeError when there is none."""
-    with explained("looking for the endpoint"):
+    with translating_google_errors("looking for the endpoint"):
         endpoint = find_endpoint(connection, endpoint_id)
     if endpoint is None:
         raise MarqueeError(
@@ -59,82 +77,133 @@ def find_client(connection: Connection, endpoint_id: str, patience: Patience = P
     return open_endpoint(connection, endpoint, patience)
 
 
-def prove(
-    endpoint: VertexEndpoint, smoke: Smoke, archive: ArchiveFile, deployed_id: str, progress: Progress
-) -> Proof:
-    """Ask until ``deployed_id`` has answered. Raises MarqueeError when its picture or weights are not right.
+@dataclass
+class Tally:
+    """What the requests of one smoke test met so far."""
 
-    Beside a model in service the new one has 1 % of the traffic: others' answers are not looked at.
+    requests: int = 0
+    by_others: int = 0
+    trouble: MarqueeError | None = field(default=None)
+
+
+def prove(
+    endpoint: VertexEndpoint,
+    smoke: Smoke,
+    archive: ArchiveFile,
+    deployed_id: str,
+    progress: Progress,
+    expected: Expected | None = None,
+) -> Proof:
+    """Ask until ``deployed_id`` has answered. Raises Unproven, Unknown or SmokeFailed.
+
+    Beside models in service the new one has a small share, and who answers is chance: others' answers are
+    not looked at.
     """
     end = time.monotonic() + smoke.seconds
-    requests = 0
-    while time.monotonic() < end:
-        body = _body(smoke, first=requests == 0)
-        requests += 1
-        reply = _ask(endpoint, body, end - time.monotonic())
-        if reply.served_by == deployed_id or (reply.status != 200 and not reply.served_by):
-            return _check(reply, body, smoke, archive, requests)
-        if requests % _NOTE_EVERY == 0:
-            progress.note(f"{requests} smoke requests; the new model has not had its turn yet")
-    raise MarqueeError(
-        f"deployed model {deployed_id} answered none of {requests} requests in {smoke.seconds} s",
-        cure="give it longer: smoke.seconds in deploy.yaml",
-    )
+    tally, pause = Tally(), _FIRST_PAUSE_SECONDS
+    while (left := end - time.monotonic()) > 0:
+        body = _body(smoke, first=tally.requests == 0)
+        tally.requests += 1
+        reply = _ask(endpoint, body, max(1.0, left), tally)
+        if reply is not None and reply.served_by == deployed_id and not _is_busy(reply):
+            return _check(reply, body, archive, expected, tally.requests)
+        if _count(reply, deployed_id, tally):
+            pause = _FIRST_PAUSE_SECONDS
+        else:
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        if tally.requests % _NOTE_EVERY == 0:
+            progress.note(f"{tally.requests} smoke requests; the new model has not had its turn yet")
+    raise _undecided(smoke, deployed_id, tally)
 
 
 def _body(smoke: Smoke, first: bool) -> dict[str, Any]:
-    """The fixed request. Repetitions, which mostly reach the old model, take two steps."""
+    """The fixed request. Repetitions, which mostly reach other models, take two steps."""
     instance: dict[str, Any] = {"prompt": smoke.prompt, "seed": smoke.seed, "response": "full"}
     if not first and smoke.expected is None:
         instance["num_inference_steps"] = 2
     return request_body([instance])
 
 
-def _ask(endpoint: VertexEndpoint, body: dict[str, Any], seconds: float) -> Reply:
-    patience = Patience(deadline_seconds=max(1.0, seconds), attempts=30)
-    return with_retries(lambda left: _served(endpoint.exchange(body, left)), patience)
+def _ask(endpoint: VertexEndpoint, body: dict[str, Any], seconds: float, tally: Tally) -> Reply | None:
+    """One request; None when nobody answered."""
+    try:
+        return endpoint.exchange(body, seconds)
+    except ServerUnreachable as error:
+        tally.trouble = error
+        return None
 
 
-def _served(reply: Reply) -> Reply:
-    """The reply, unless no model was reached for a while: that is worth another try (PredictionError)."""
-    if reply.status in (429, 502, 503) and not reply.served_by:
+def _count(reply: Reply | None, deployed_id: str, tally: Tally) -> bool:
+    """Note an answer that proves nothing. Returns whether the next request may follow at once.
+
+    Raises Unknown when asking again is pointless: the service refuses this request before any model has it.
+    """
+    if reply is None:
+        return False
+    if reply.served_by and reply.served_by != deployed_id:
+        tally.by_others += 1
+        tally.trouble = None
+        return True
+    tally.trouble = _error_of(reply)
+    if not reply.served_by and reply.status in _REFUSED:
+        raise _unknown(deployed_id, tally.trouble)
+    return False
+
+
+def _is_busy(reply: Reply) -> bool:
+    """Whether the answer says "not now". A handler that raises is a 503 of TorchServe too, but a failure."""
+    error = _error_of(reply)
+    return error is not None and error.status in _BUSY and _HANDLER_RAISED not in reply.text
+
+
+def _error_of(reply: Reply) -> PredictionError | None:
+    """The error that an answer stands for."""
+    try:
         reply.document()
-    return reply
+    except PredictionError as error:
+        return error
+    return None
 
 
-def _check(reply: Reply, body: dict[str, Any], smoke: Smoke, archive: ArchiveFile, requests: int) -> Proof:
+def _undecided(smoke: Smoke, deployed_id: str, tally: Tally) -> MarqueeError:
+    if tally.by_others and tally.trouble is None:
+        return Unproven(
+            f"deployed model {deployed_id} is unproven: other models answered all {tally.by_others} requests "
+            f"in {smoke.seconds} s; everything stays as it is",
+            cure="run it again, or with a larger share or more time: --set smoke.percent=10, "
+            "--set smoke.seconds=600",
+        )
+    return _unknown(deployed_id, tally.trouble)
+
+
+def _unknown(deployed_id: str, trouble: MarqueeError | None) -> Unknown:
+    return Unknown(
+        f"whether deployed model {deployed_id} draws is unknown: {trouble or 'no answer in time'}; "
+        "everything stays as it is",
+        cure="run it again when the service answers: it goes on where it stopped",
+    )
+
+
+def _check(
+    reply: Reply, body: dict[str, Any], archive: ArchiveFile, expected: Expected | None, requests: int
+) -> Proof:
+    """The proof in an answer of the new model."""
     try:
         (picture,) = parse_predictions(reply.document(), sent_seeds(body))
     except PredictionError as error:
-        raise MarqueeError(f"the smoke prediction failed: {error}", cure=error.cure) from error
+        if error.status in _REFUSED:
+            raise _unknown(reply.served_by, error) from error
+        raise SmokeFailed(f"the smoke prediction failed: {error}", cure=error.cure) from error
     loaded = str(picture.receipt.get("weights_digest"))
     if loaded != archive.weights_digest:
-        raise MarqueeError(
+        raise SmokeFailed(
             f"the deployed model drew with weights {loaded[:12]}, but the archive holds "
             f"{archive.weights_digest[:12]}: it does not serve what was uploaded",
             cure="build the archive again with `marquee build`; its handler loads what it carries",
         )
-    _check_picture(picture, smoke)
-    return Proof(picture, reply.served_by, loaded, requests)
-
-
-def _check_picture(prediction: Prediction, smoke: Smoke) -> None:
-    """Not one flat colour, and like the expected picture where one is given."""
-    from PIL import Image, ImageChops, ImageStat
-
-    with Image.open(io.BytesIO(prediction.data)) as encoded:
-        picture = encoded.convert("RGB")
-    if max(ImageStat.Stat(picture).stddev) < _SMALLEST_SPREAD:
-        raise MarqueeError("the smoke picture is one flat colour: NaNs, a safety filter or broken weights")
-    if smoke.expected is None:
-        return
-    with Image.open(Path(smoke.expected)) as encoded:
-        expected = encoded.convert("RGB")
-    if expected.size != picture.size:
-        raise MarqueeError(f"the smoke picture is {picture.size} pixels, the expected one {expected.size}")
-    difference = max(ImageStat.Stat(ImageChops.difference(picture, expected)).mean)
-    if difference > _LARGEST_DIFFERENCE:
-        raise MarqueeError(
-            f"the smoke picture differs from {smoke.expected} by {difference:.1f} of 255 on average",
-            cure="look at both; the same seed and archive give the same picture",
+    if problem := check_picture(picture, expected):
+        raise SmokeFailed(
+            problem, cure="look at the picture; the same seed and archive give the same picture"
         )
+    return Proof(picture, reply.served_by, loaded, requests)

@@ -1,36 +1,36 @@
-"""What is deployed now: versions, deployed models, traffic, replicas, machines and what they cost."""
+"""What is deployed now: versions, deployed models, traffic, roles, machines and what they cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import ARCHIVE_LABEL, WEIGHTS_LABEL
+from pipeline.deploy.inventory import FoundEndpoint, Serving
 from pipeline.deploy.survey import survey
-from pipeline.rules import replica_price
-
-if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1.types import DeployedModel, Model
 
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """A registered version; the digests are the first 40 hex digits."""
+    """A registered version; the digests are the first 40 hex digits. ``ours``: made by marquee."""
 
     version: str
     aliases: tuple[str, ...]
     archive_digest: str
     weights_digest: str
     created: str
+    ours: bool
 
 
 @dataclass(frozen=True)
 class DeployedStatus:
-    """A deployed model: its traffic in percent, its machines, dollars per hour of one replica or None."""
+    """A deployed model: its traffic in percent, its machines, dollars per hour of one replica or None.
+
+    ``role`` is "in service", "canary", "predecessor" or ""; ``proved``: its right picture was seen.
+    """
 
     id: str
+    model: str
     version: str
     traffic: int
     machine: str
@@ -39,6 +39,9 @@ class DeployedStatus:
     max_replicas: int
     available_replicas: int
     dollars_per_hour: float | None
+    role: str
+    proved: bool
+    ours: bool
 
 
 @dataclass(frozen=True)
@@ -63,47 +66,38 @@ def status(connection: Connection, config: DeployConfig) -> Status:
     endpoint = found.endpoint
     return Status(
         model=config.model,
-        versions=tuple(_version(model) for model in found.versions),
+        versions=tuple(
+            VersionStatus(
+                version=version.version_id,
+                aliases=version.aliases,
+                archive_digest=version.archive_digest,
+                weights_digest=version.weights_digest,
+                created=version.created.isoformat(timespec="seconds"),
+                ours=version.ours,
+            )
+            for version in found.versions
+        ),
         endpoint=endpoint.name if endpoint else None,
-        endpoint_kind="dedicated" if endpoint and endpoint.dedicated_endpoint_enabled else "shared",
-        deployed=tuple(_deployed(model, found.traffic, config.region) for model in found.deployed),
+        endpoint_kind="dedicated" if endpoint and endpoint.dedicated else "shared",
+        deployed=tuple(_deployed(endpoint, model) for model in endpoint.deployed) if endpoint else (),
     )
 
 
-def price_of(model: DeployedModel, region: str) -> float | None:
-    """Dollars per hour of one replica of a deployed model, None where the table has no price."""
-    resources = model.dedicated_resources
-    machine = resources.machine_spec
-    accelerator = machine.accelerator_type.name if machine.accelerator_count else None
-    price = replica_price(
-        machine.machine_type, accelerator, machine.accelerator_count, region, bool(resources.spot)
-    )
-    return price.dollars_per_hour if price else None
-
-
-def _version(model: Model) -> VersionStatus:
-    return VersionStatus(
-        version=model.version_id,
-        aliases=tuple(model.version_aliases),
-        archive_digest=model.labels.get(ARCHIVE_LABEL, ""),
-        weights_digest=model.labels.get(WEIGHTS_LABEL, ""),
-        created=model.version_create_time.isoformat(timespec="seconds"),
-    )
-
-
-def _deployed(model: DeployedModel, traffic: dict[str, int], region: str) -> DeployedStatus:
-    resources = model.dedicated_resources
-    machine = resources.machine_spec
+def _deployed(endpoint: FoundEndpoint, model: Serving) -> DeployedStatus:
+    hardware = model.hardware
+    accelerator = f"{hardware.accelerator_count} x {hardware.accelerator}" if hardware.accelerator else "none"
     return DeployedStatus(
         id=model.id,
-        version=model.model_version_id or model.model.rpartition("@")[2],
-        traffic=traffic.get(model.id, 0),
-        machine=machine.machine_type,
-        accelerator=f"{machine.accelerator_count} x {machine.accelerator_type.name}"
-        if machine.accelerator_count
-        else "none",
-        min_replicas=resources.min_replica_count,
-        max_replicas=resources.max_replica_count,
-        available_replicas=model.status.available_replica_count if model.status else 0,
-        dollars_per_hour=price_of(model, region),
+        model=model.model_id,
+        version=model.version_id,
+        traffic=model.share,
+        machine=hardware.machine,
+        accelerator=accelerator,
+        min_replicas=model.scaling.min_replicas,
+        max_replicas=model.scaling.max_replicas,
+        available_replicas=model.available_replicas,
+        dollars_per_hour=model.dollars,
+        role=endpoint.roles.of(model.id),
+        proved=model.proved,
+        ours=model.ours,
     )

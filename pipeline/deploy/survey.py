@@ -1,58 +1,56 @@
-"""What of a deployment is already there: read once, changed by nobody."""
+"""What of a deployment is already there: asked of Google once and turned into values of ``inventory.py``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.deploy.answers import explained
+from pipeline.deploy.answers import translating_google_errors
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import ARCHIVE_LABEL, folder_of, is_ours, short
-from pipeline.errors import MarqueeError
+from pipeline.deploy.inventory import (
+    FoundBucket,
+    FoundEndpoint,
+    Inventory,
+    Serving,
+    StoredArchive,
+    StoredObject,
+    Version,
+)
+from pipeline.deploy.labels import (
+    ARCHIVE_LABEL,
+    ARCHIVE_MARK,
+    PROVED_LABEL,
+    WEIGHTS_LABEL,
+    folder_of,
+    is_ours,
+)
+from pipeline.deploy.machines import hardware_of, price_of, scaling_of
+from pipeline.deploy.operations import await_running
+from pipeline.deploy.roles import COMMAND_LABEL, Share, is_labelled, proof_key, read_roles
+from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import DeployedModel, Endpoint, Model
 
 
-@dataclass(frozen=True)
-class Survey:
-    """The model's versions (oldest first) and the endpoint; None where there is none."""
-
-    versions: tuple[Model, ...]
-    endpoint: Endpoint | None
-
-    @property
-    def deployed(self) -> tuple[DeployedModel, ...]:
-        """The endpoint's deployed models, oldest first."""
-        models = self.endpoint.deployed_models if self.endpoint else []
-        return tuple(sorted(models, key=lambda model: model.create_time))
-
-    @property
-    def traffic(self) -> dict[str, int]:
-        return dict(self.endpoint.traffic_split) if self.endpoint else {}
-
-    def version_of(self, archive: ArchiveFile, image_uri: str) -> Model | None:
-        """The newest version registered from this archive for this image."""
-        for version in reversed(self.versions):
-            same_archive = version.labels.get(ARCHIVE_LABEL) == short(archive.archive_digest)
-            if same_archive and version.container_spec.image_uri == image_uri:
-                return version
-        return None
+def survey_settled(connection: Connection, config: DeployConfig, progress: Progress) -> Inventory:
+    """As ``survey``, once nothing runs any more that an earlier, interrupted run began."""
+    with translating_google_errors("waiting for what an earlier run began"):
+        await_running(connection, connection.model_name(config.model), progress)
+        await_running(connection, connection.endpoint_name(config.endpoint), progress)
+    return survey(connection, config)
 
 
-def survey(connection: Connection, config: DeployConfig) -> Survey:
-    """Read the model's versions and the endpoint. Raises MarqueeError when the model is somebody else's."""
-    with explained("looking at what is there"):
-        versions = model_versions(connection, config.model)
+def survey(connection: Connection, config: DeployConfig) -> Inventory:
+    """Read the model's versions and the endpoint with what is deployed on it."""
+    with translating_google_errors("looking at what is there"):
+        messages = model_versions(connection, config.model)
         endpoint = find_endpoint(connection, config.endpoint)
-    if versions and not is_ours(versions[-1].labels):
-        raise MarqueeError(
-            f"model {config.model} exists in {connection.project} and was not made by marquee",
-            cure="choose another name: model in deploy.yaml",
-        )
-    return Survey(versions, endpoint)
+        known = {(config.model, message.version_id): message for message in messages}
+        found = _endpoint(connection, config, endpoint, known) if endpoint is not None else None
+    return Inventory(tuple(_version(config.model, message) for message in messages), found)
 
 
 def model_versions(connection: Connection, model_id: str) -> tuple[Model, ...]:
@@ -75,11 +73,132 @@ def find_endpoint(connection: Connection, endpoint_id: str) -> Endpoint | None:
         return None
 
 
-def archive_is_there(connection: Connection, config: DeployConfig, archive: ArchiveFile) -> bool:
-    """Whether the archive's object exists with its very checksum."""
-    with explained("looking into the bucket"):
+def survey_archive(connection: Connection, config: DeployConfig, archive: ArchiveFile) -> StoredArchive:
+    """Whether the archive's object exists, with its very bytes."""
+    folder = folder_of(config.model, archive.archive_digest)
+    uri = f"gs://{config.bucket_name}/{folder}/model.mar"
+    with translating_google_errors("looking into the bucket"):
+        bucket = connection.storage.lookup_bucket(config.bucket_name)
+        blob = bucket.get_blob(f"{folder}/model.mar") if bucket is not None else None
+    matches = None if blob is None else (blob.crc32c, blob.size) == (archive.crc32c, archive.size)
+    return StoredArchive(uri, config.bucket_name, bucket is not None, matches)
+
+
+def survey_bucket(connection: Connection, config: DeployConfig) -> FoundBucket | None:
+    """The bucket with the archives of this model; None when there is none."""
+    with translating_google_errors("looking into the bucket"):
         bucket = connection.storage.lookup_bucket(config.bucket_name)
         if bucket is None:
-            return False
-        blob = bucket.get_blob(f"{folder_of(config.model, archive.archive_digest)}/model.mar")
-    return blob is not None and blob.crc32c == archive.crc32c
+            return None
+        prefix = f"marquee/{config.model}/"
+        blobs = list(bucket.list_blobs(prefix=prefix))
+        others = any(
+            not blob.name.startswith(prefix) for blob in bucket.list_blobs(max_results=len(blobs) + 1)
+        )
+    archives = tuple(
+        StoredObject(
+            f"gs://{bucket.name}/{blob.name}", blob.generation, ARCHIVE_MARK in (blob.metadata or {})
+        )
+        for blob in blobs
+    )
+    return FoundBucket(bucket.name, is_ours(bucket.labels), archives, others)
+
+
+def _version(model_id: str, message: Model) -> Version:
+    return Version(
+        model_id=model_id,
+        version_id=message.version_id,
+        ours=is_ours(message.labels),
+        archive_digest=message.labels.get(ARCHIVE_LABEL, ""),
+        weights_digest=message.labels.get(WEIGHTS_LABEL, ""),
+        image_uri=message.container_spec.image_uri,
+        artifact_uri=message.artifact_uri,
+        aliases=tuple(message.version_aliases),
+        created=message.version_create_time,
+        deployed_on=tuple(reference.endpoint.rpartition("/")[2] for reference in message.deployed_models),
+    )
+
+
+def _endpoint(
+    connection: Connection,
+    config: DeployConfig,
+    endpoint: Endpoint,
+    known: dict[tuple[str, str], Model],
+) -> FoundEndpoint:
+    split, labels = dict(endpoint.traffic_split), dict(endpoint.labels)
+    ordered = sorted(endpoint.deployed_models, key=lambda model: model.create_time)
+    deployed = tuple(
+        _serving(model, _version_message(connection, model, known), split, labels, config.region)
+        for model in ordered
+    )
+    shares = [Share(model.id, model.share) for model in deployed if model.ours]
+    theirs = any(model.share for model in deployed if not model.ours)
+    return FoundEndpoint(
+        id=config.endpoint,
+        name=endpoint.name,
+        ours=is_ours(labels),
+        dedicated=endpoint.dedicated_endpoint_enabled,
+        deployed=deployed,
+        roles=read_roles(labels, shares, theirs),
+        labelled=is_labelled(labels),
+        last_command=labels.get(COMMAND_LABEL, ""),
+    )
+
+
+def _version_message(
+    connection: Connection, deployed: DeployedModel, known: dict[tuple[str, str], Model]
+) -> Model | None:
+    """The version that is deployed; None when it cannot be read: then it is somebody else's."""
+    from google.api_core.exceptions import Forbidden, NotFound
+
+    key = model_and_version(deployed)
+    own = deployed.model.startswith("projects/") and key in known and _same_place(deployed, known[key])
+    if own:
+        return known[key]
+    try:
+        return connection.models.get_model(name=f"{deployed.model.partition('@')[0]}@{key[1]}")
+    except (NotFound, Forbidden):
+        return None
+
+
+def _same_place(deployed: DeployedModel, version: Model) -> bool:
+    """Whether both are of one model: two projects may have models of one name."""
+    return deployed.model.partition("@")[0] == version.name.partition("@")[0]
+
+
+def model_and_version(deployed: DeployedModel) -> tuple[str, str]:
+    """The model's id and the version's number."""
+    name, _, version = deployed.model.partition("@")
+    return name.rpartition("/")[2], deployed.model_version_id or version
+
+
+def _serving(
+    model: DeployedModel,
+    version: Model | None,
+    split: Mapping[str, int],
+    labels: Mapping[str, str],
+    region: str,
+) -> Serving:
+    model_id, version_id = model_and_version(model)
+    noted = dict(version.labels) if version is not None else {}
+    # An older marquee noted the proof on the version, for one deployed model of it.
+    proved = labels.get(proof_key(model.id)) == created_text(model) or noted.get(PROVED_LABEL) == model.id
+    return Serving(
+        id=model.id,
+        model_id=model_id,
+        version_id=version_id,
+        ours=is_ours(noted),
+        share=split.get(model.id, 0),
+        hardware=hardware_of(model),
+        scaling=scaling_of(model),
+        dollars=price_of(model, region),
+        proved=proved,
+        created=model.create_time,
+        is_default=version is not None and "default" in version.version_aliases,
+        available_replicas=model.status.available_replica_count if model.status else 0,
+    )
+
+
+def created_text(model: DeployedModel) -> str:
+    """When a deployed model was created, as a label's value: microseconds since 1970."""
+    return str(round(model.create_time.timestamp() * 1_000_000))

@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pipeline.deploy.config import DeployConfig
+from pipeline.deploy import plan as plans
+from pipeline.deploy.carry_out import Execution
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import is_ours
-from pipeline.deploy.operations import await_running, wait
-from pipeline.deploy.rollout import undeploy, with_share
+from pipeline.deploy.operations import await_running
 from pipeline.deploy.survey import find_endpoint, model_versions
-from pipeline.progress import Progress
-
-if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1.types import Endpoint, Model
 
 _LOG_LINES = 20
 
 
-def undo(
-    connection: Connection, config: DeployConfig, version: Model, deployed_id: str, progress: Progress
-) -> list[str]:
-    """Remove the deployed model, then the endpoint and the version if nothing uses them. Returns what went.
+def take_back(run: Execution, on_failure: tuple[plans.Action, ...]) -> list[str]:
+    """Do the part of the plan that is meant for a failure, as far as there is something to take back.
 
-    The archive stays in its bucket: it costs little, and the next try need not send it again.
+    Returns what went. The archive stays in its bucket: it costs little, and the next try need not send it.
     """
+    connection, config = run.connection, run.config
+    await_running(connection, connection.endpoint_name(config.endpoint), run.progress)
+    target = next(action.deployed_id for action in on_failure if isinstance(action, plans.Undeploy))
     gone = []
-    name = connection.endpoint_name(config.endpoint)
-    await_running(connection, name, progress)
-    endpoint = find_endpoint(connection, config.endpoint)
-    if endpoint is not None and any(model.id == deployed_id for model in endpoint.deployed_models):
-        undeploy(connection, config.endpoint, deployed_id, split_without(endpoint, deployed_id), progress)
-        gone.append(f"deployed model {deployed_id}")
-        endpoint = find_endpoint(connection, config.endpoint)
-    if endpoint is not None and not endpoint.deployed_models and is_ours(endpoint.labels):
-        wait(connection.endpoints.delete_endpoint(name=name), "deleting the endpoint", progress)
-        gone.append(f"endpoint {config.endpoint}")
-    if not version.deployed_models:
-        gone += _remove_version(connection, config, version, progress)
+    for action in on_failure:
+        if _is_there(run, action, target):
+            run.carry_out(action)
+            gone += [] if isinstance(action, plans.Traffic) else [_in_words(run, action)]
     return gone
 
 
-def split_without(endpoint: Endpoint, model_id: str) -> dict[str, int]:
-    """The traffic once ``model_id`` is gone: in proportion, or all to another model when it had it all."""
-    shares = with_share(endpoint.traffic_split, model_id, 0)
-    shares.pop(model_id)
-    others = [model.id for model in endpoint.deployed_models if model.id != model_id]
-    return shares if shares or not others else {others[-1]: 100}
+def _is_there(run: Execution, action: plans.Action, target: str) -> bool:
+    """Whether there is something to take back, and nobody uses it."""
+    if isinstance(action, (plans.Traffic, plans.Undeploy, plans.DeleteEndpoint)):
+        endpoint = find_endpoint(run.connection, run.config.endpoint)
+        if endpoint is None:
+            return False
+        deployed = {model.id for model in endpoint.deployed_models}
+        return not deployed if isinstance(action, plans.DeleteEndpoint) else target in deployed
+    versions = model_versions(run.connection, run.config.model)
+    if isinstance(action, plans.DeleteModel):
+        return len(versions) == 1 and not versions[0].deployed_models
+    number = _number(run, action)
+    mine = next((version for version in versions if version.version_id == number), None)
+    return mine is not None and not mine.deployed_models and "default" not in mine.version_aliases
 
 
-def _remove_version(
-    connection: Connection, config: DeployConfig, version: Model, progress: Progress
-) -> list[str]:
-    name = connection.model_name(config.model)
-    fresh = connection.models.get_model(name=f"{name}@{version.version_id}")
-    if fresh.deployed_models or not is_ours(fresh.labels):
-        return []
-    if len(model_versions(connection, config.model)) == 1:
-        wait(connection.models.delete_model(name=name), "deleting the model", progress)
-        return [f"model {config.model}"]
-    if "default" in fresh.version_aliases:
-        return []
-    operation = connection.models.delete_model_version(name=f"{name}@{version.version_id}")
-    wait(operation, "deleting the version", progress)
-    return [f"version {version.version_id} of model {config.model}"]
+def _number(run: Execution, action: plans.Action) -> str | None:
+    named = action.version_id if isinstance(action, plans.DeleteVersion) else None
+    return named or run.version_id
+
+
+def _in_words(run: Execution, action: plans.Action) -> str:
+    if isinstance(action, plans.DeleteVersion):
+        return f"version {_number(run, action)} of model {action.model_id}"
+    return action.thing
 
 
 def container_lines(connection: Connection, endpoint_id: str, deployed_id: str) -> list[str]:

@@ -2,69 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
 from typing import IO, TYPE_CHECKING, Any
 
-from pipeline.deploy.answers import explained
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.labels import MANAGED, folder_of
+from pipeline.deploy.labels import ARCHIVE_MARK, MANAGED
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from google.cloud.storage import Blob, Bucket
+    from google.cloud.storage import Blob
 
 _CHUNK = 8 << 20  # bytes per request of a resumable upload; a multiple of 256 KiB
 
 
-@dataclass(frozen=True)
-class Uploaded:
-    """Where the archive lies (gs://BUCKET/FOLDER) and how many bytes this run sent for it."""
+def send_archive(connection: Connection, archive: ArchiveFile, uri: str, progress: Progress) -> int:
+    """Upload to ``uri`` (gs://BUCKET/NAME), never over something else. Returns the bytes that were sent.
 
-    artifact_uri: str
-    sent_bytes: int
-
-
-def upload_archive(
-    connection: Connection, archive: ArchiveFile, bucket_name: str, model_id: str, progress: Progress
-) -> Uploaded:
-    """Upload unless the very bytes are there already. Raises MarqueeError when other bytes are, or arrive."""
-    folder = folder_of(model_id, archive.archive_digest)
-    uri = f"gs://{bucket_name}/{folder}"
-    with explained(f"uploading {archive.path}"):
-        bucket = ensure_bucket(connection, bucket_name)
-        blob = bucket.get_blob(f"{folder}/model.mar")
-        if blob is not None:
-            _compare(blob, archive)
-            return Uploaded(uri, 0)
-        blob = bucket.blob(f"{folder}/model.mar", chunk_size=_CHUNK)
-        _send(blob, archive, progress)
-        blob.reload()
-        _compare(blob, archive)
-    return Uploaded(uri, archive.size)
+    Raises MarqueeError when other bytes are there afterwards.
+    """
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    blob = connection.storage.bucket(bucket).blob(name, chunk_size=_CHUNK)
+    sent = _send(blob, archive, progress)
+    blob.reload()
+    _compare(blob, archive)
+    return sent
 
 
-def ensure_bucket(connection: Connection, name: str) -> Bucket:
-    """The bucket, made in the connection's region (and labelled as ours) when there is none."""
+def create_bucket(connection: Connection, name: str) -> None:
+    """A bucket in the connection's region, labelled as ours."""
     from google.api_core.exceptions import Conflict
 
-    bucket = connection.storage.lookup_bucket(name)
-    if bucket is not None:
-        return bucket
     bucket = connection.storage.bucket(name)
     bucket.iam_configuration.uniform_bucket_level_access_enabled = True
     bucket.labels = MANAGED
-    try:
-        return connection.storage.create_bucket(bucket, location=connection.region)
-    except Conflict:  # another run made it just now
-        return connection.storage.get_bucket(name)
+    with contextlib.suppress(Conflict):  # another run made it just now
+        connection.storage.create_bucket(bucket, location=connection.region)
 
 
-def _send(blob: Blob, archive: ArchiveFile, progress: Progress) -> None:
+def delete_archive(connection: Connection, uri: str, generation: int) -> None:
+    """Delete the very object that was looked at; one that is gone already is no mistake."""
+    from google.api_core.exceptions import NotFound
+
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    with contextlib.suppress(NotFound):
+        connection.storage.bucket(bucket).blob(name).delete(if_generation_match=generation)
+
+
+def delete_bucket(connection: Connection, name: str) -> None:
+    from google.api_core.exceptions import NotFound
+
+    with contextlib.suppress(NotFound):
+        connection.storage.bucket(name).delete()
+
+
+def _send(blob: Blob, archive: ArchiveFile, progress: Progress) -> int:
     from google.api_core.exceptions import PreconditionFailed
 
-    blob.metadata = {"marquee-archive": archive.archive_digest}
+    blob.metadata = {ARCHIVE_MARK: archive.archive_digest}
     progress.start(f"uploading {archive.path.name}", archive.size)
     try:
         with open(archive.path, "rb") as file:
@@ -74,8 +70,10 @@ def _send(blob: Blob, archive: ArchiveFile, progress: Progress) -> None:
             )
     except PreconditionFailed:
         progress.note("another run has uploaded the archive meanwhile")
+        return 0
     finally:
         progress.finish()
+    return archive.size
 
 
 def _compare(blob: Blob, archive: ArchiveFile) -> None:

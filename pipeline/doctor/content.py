@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pipeline.archive.inspection import inspect_archive
 from pipeline.archive.layout import HANDLER_FILE, MANIFEST, SUMS
+from pipeline.containers.fit import misfits, missing_in, read_contents, target_of
 from pipeline.doctor.findings import Finding, facts, fine, name_it
 from pipeline.doctor.subject import Subject
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
-from pipeline.rules import parse_prebuilt
 
 _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 _REPOSITORY_WORDS = {"pretrained_model_name_or_path", "pretrained_model_link_or_path", "repo_id"}
@@ -34,7 +34,7 @@ def check_archive(subject: Subject) -> list[Finding]:
         return [name_it("archive", "archive_damaged", path=subject.archive, why=error)]
     ours = HANDLER_FILE in names and SUMS in names
     found = _verified(subject.archive) if ours else _foreign(subject.archive, names, manifest, sources)
-    return found + _packages(subject, names)
+    return found + check_fit(subject)
 
 
 def _is_handler_code(name: str) -> bool:
@@ -89,13 +89,25 @@ def hub_names(source: str) -> Iterator[str]:
                 yield name
 
 
-def _packages(subject: Subject, names: list[str]) -> list[Finding]:
-    if parse_prebuilt(subject.image_uri) is None:
+def check_fit(subject: Subject) -> list[Finding]:
+    """Whether the container can run the archive; says nothing of a file that is none."""
+    if subject.archive is None:
         return []
-    if any(name.endswith("diffusers/__init__.py") for name in names):
-        return [fine("packages", "the archive brings its own packages to the prebuilt container")]
-    container = subject.container or "vertex-pytorch-gpu-2-4"
-    return [name_it("packages", "packages_missing", image=subject.image_uri, container=container)]
+    try:
+        contents = read_contents(subject.archive)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return []
+    target = target_of(subject.image_uri, subject.container)
+    container = target.name if target else subject.image_uri
+    found = misfits(contents, subject.image_uri, subject.container)
+    words = {
+        "container": container,
+        "built_for": contents.container,
+        "missing": ", ".join(missing_in(contents, target)),
+    }
+    if found:
+        return [name_it("container", one.failure, archive=subject.archive, **words) for one in found]
+    return [fine("container", f"the archive fits {container}")] if target else []
 
 
 def check_folder(artifact_uri: str, names: list[str], archive_is_ours: bool) -> list[Finding]:

@@ -6,10 +6,14 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from pipeline.archive.verification import RefusedArchive
+from pipeline.containers.fit import target_of
+from pipeline.containers.twin import find_twin, rehearsed_in
 from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_archive
 from pipeline.doctor.findings import Finding, fine, name_it
 from pipeline.doctor.machine import check_machine
+from pipeline.doctor.management import check_management
 from pipeline.doctor.offline import check_hardware, check_image, check_payload, check_place, check_properties
 from pipeline.doctor.online import check_cloud
 from pipeline.doctor.subject import Subject
@@ -25,7 +29,11 @@ def examine(subject: Subject, today: date) -> list[Finding]:
         *check_hardware(subject, today),
         *check_payload(subject),
         *check_properties(subject),
+        *check_management(subject),
         *check_machine(Path(tempfile.gettempdir())),
+        fine(
+            "rehearsal", f"a local deploy is {rehearsed_in(target_of(subject.image_uri, subject.container))}"
+        ),
     ]
 
 
@@ -39,7 +47,7 @@ def examine_cloud(connection: Connection, subject: Subject, exhausted: bool) -> 
 
 
 def rehearse(subject: Subject) -> list[Finding]:
-    """Start the archive in real TorchServe on this machine, as a replica would, and ask for a picture."""
+    """Start the archive in real TorchServe on this machine, as a replica would be, and ask for a picture."""
     from pipeline.client import Client
     from pipeline.serving.settings import ServeOptions
     from pipeline.serving.torchserve import start
@@ -47,12 +55,17 @@ def rehearse(subject: Subject) -> list[Finding]:
     if subject.archive is None:
         return []
     try:
-        server = start(subject.archive, ServeOptions())
+        twin = find_twin(target_of(subject.image_uri, subject.container))
+        python, environment = (twin.python, twin.replica_environment()) if twin else (None, {})
+        server = start(subject.archive, ServeOptions(python=python, environment=environment, foreign=True))
         try:
             with Client(server.url) as client:
                 client.predict([{"prompt": "a red circle", "seed": 1}])
         finally:
             server.stop()
+    except RefusedArchive as error:
+        return [name_it("rehearsal", "archive_damaged", path=subject.archive, why=error)]
     except MarqueeError as error:
         return [name_it("rehearsal", "does_not_serve", why=error)]
-    return [fine("rehearsal", "the archive drew a picture in real TorchServe here")]
+    where = "in the twin" if twin else "here"
+    return [fine("rehearsal", f"the archive drew a picture in real TorchServe {where}")]

@@ -158,7 +158,7 @@ def check_properties(subject: Subject) -> list[Finding]:
     path = subject.config_properties
     if path is None:
         return []
-    lines = [line.strip() for line in path.read_text().splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if "disable_token_authorization=true" in lines:
         return [fine("token authorization", f"{path} switches it off")]
 

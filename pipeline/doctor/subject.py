@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from pipeline.deploy.config import DeployConfig
 from pipeline.errors import MarqueeError
+from pipeline.yaml_text import read_yaml
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,30 +65,50 @@ def read_arguments(file: Path) -> Subject:
 
     ``archive`` names the local file, relative to the YAML file. Raises MarqueeError.
     """
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise MarqueeError(f"{file} cannot be read: {error}") from error
+    values = read_yaml(file, "name the file with --arguments")
     if not isinstance(values, dict):
         raise MarqueeError(f"{file} holds no arguments: write `upload: {{...}}`, `deploy: {{...}}`")
     upload, deploy = _part(values, "upload"), _part(values, "deploy")
     endpoint, predict = _part(values, "endpoint"), _part(values, "predict")
-    archive = file.parent / str(values["archive"]) if values.get("archive") else None
+    name = _text(values, "archive")
+    archive = file.parent / name if name else None
     return Subject(
-        region=str(_part(values, "init").get("location", "us-central1")),
-        image_uri=str(upload.get("serving_container_image_uri", "")),
-        artifact_uri=str(upload.get("artifact_uri", "")),
+        region=_text(_part(values, "init"), "location") or "us-central1",
+        image_uri=_text(upload, "serving_container_image_uri") or "",
+        artifact_uri=_text(upload, "artifact_uri") or "",
         archive_name=archive.name if archive else "model.mar",
         archive=archive if archive and archive.exists() else None,
-        machine=str(deploy.get("machine_type", "n1-standard-2")),
-        accelerator=deploy.get("accelerator_type"),
-        accelerator_count=int(deploy.get("accelerator_count", 0)),
-        min_replicas=int(deploy.get("min_replica_count", 1)),
-        max_replicas=int(deploy.get("max_replica_count", 1)),
+        machine=_text(deploy, "machine_type") or "n1-standard-2",
+        accelerator=_text(deploy, "accelerator_type"),
+        accelerator_count=_whole(deploy, "accelerator_count", 0),
+        min_replicas=_whole(deploy, "min_replica_count", 1),
+        max_replicas=_whole(deploy, "max_replica_count", 1),
         dedicated=bool(endpoint.get("dedicated_endpoint_enabled", False)),
-        inference_timeout=endpoint.get("inference_timeout"),
-        client_timeout=predict.get("timeout"),
+        inference_timeout=_whole(endpoint, "inference_timeout", None),
+        client_timeout=_seconds(predict, "timeout"),
     )
+
+
+def _text(part: Mapping[str, Any], name: str) -> str | None:
+    """A text; null is as if it were left out, as it is in the SDK."""
+    value = part.get(name)
+    if value is not None and not isinstance(value, str):
+        raise MarqueeError(f"{name} is {value!r}; it must be a text")
+    return value
+
+
+def _whole(part: Mapping[str, Any], name: str, usual: T) -> int | T:
+    value = part.get(name)
+    if value is not None and type(value) is not int:
+        raise MarqueeError(f"{name} is {value!r}; it must be a whole number")
+    return usual if value is None else value
+
+
+def _seconds(part: Mapping[str, Any], name: str) -> float | None:
+    value = part.get(name)
+    if value is not None and not (type(value) in (int, float) and 0 < value < float("inf")):
+        raise MarqueeError(f"{name} is {value!r}; it must be a number of seconds above 0")
+    return value
 
 
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

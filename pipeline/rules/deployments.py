@@ -78,7 +78,8 @@ def _check_replicas(deployment: Deployment) -> list[Violation]:
 def check_traffic(split: Mapping[str, int], deployed: Collection[str]) -> list[Violation]:
     """``deployed`` holds the endpoint's deployed model ids, "0" included while one is being deployed.
 
-    An empty split is only right on an endpoint that serves nothing.
+    An empty split lets the endpoint take no requests (the text of ``Endpoint.traffic_split`` in
+    google-cloud-aiplatform 2.7.0: "must add up to 100, or map must be empty").
     """
     found = [
         table().violation("traffic_target", "traffic_split", model_id)
@@ -86,7 +87,7 @@ def check_traffic(split: Mapping[str, int], deployed: Collection[str]) -> list[V
         if model_id not in deployed
     ]
     total = sum(split.values())
-    if (split or deployed) and (total != 100 or any(share < 0 for share in split.values())):
+    if split and (total != 100 or any(share < 0 for share in split.values())):
         found.append(table().violation("traffic_sum", "traffic_split", total))
     return found
 

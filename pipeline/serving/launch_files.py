@@ -1,10 +1,15 @@
-"""The two files TorchServe is started with: config.properties and a quiet log4j2.xml."""
+"""The files TorchServe is started with: config.properties, log4j2.xml and the program that runs a worker."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
+from pipeline.archive.verification import verified_copy
+from pipeline.serving import worker_process
+from pipeline.serving.memory import MEBIBYTE, heap_bytes, total_memory
 from pipeline.serving.settings import Ports, ServeOptions
 
 # The first flag keeps a Java older than 25 from refusing the other two, which silence its warnings on 25.
@@ -12,10 +17,19 @@ JVM_FLAGS = (
     "-XX:+IgnoreUnrecognizedVMOptions",
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
+    # TorchServe asserts that a connection has no unanswered request when another comes. With that assertion
+    # on, pipelined requests are refused (docs/security.md); without it answers are mixed up.
+    "-ea:org.pytorch.serve.util.NettyUtils",
 )
 
+CONTROL = "control"
+MANAGEMENT_SOCKET = "management.sock"
+WORKER_SOCKET = "workers.sock"
+WORKER_PROGRAM = "python"
+
 # TorchServe's own configuration writes fifteen lines a request; this one none for a request that went well.
-# "Retry worker" is the one line below WARN that is kept: it tells of a worker that ended without a word.
+# Only the loggers that never see a request may write messages. Every other one (Netty's decoders quote the
+# body they cannot read) leaves the class of its error and not a word of it.
 LOG4J2 = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="WARN">
@@ -23,6 +37,12 @@ LOG4J2 = """\
     <RollingFile name="ts_log" fileName="${env:LOG_LOCATION}/ts_log.log"
                  filePattern="${env:LOG_LOCATION}/ts_log.%i.log">
       <PatternLayout pattern="%d{ISO8601} [%-5p] %t %c - %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
+      <DefaultRolloverStrategy max="2"/>
+    </RollingFile>
+    <RollingFile name="errors" fileName="${env:LOG_LOCATION}/errors.log"
+                 filePattern="${env:LOG_LOCATION}/errors.%i.log">
+      <PatternLayout pattern="%d{ISO8601} [%-5p] %c %ex{short.className}%n" alwaysWriteExceptions="false"/>
       <Policies><SizeBasedTriggeringPolicy size="20 MB"/></Policies>
       <DefaultRolloverStrategy max="2"/>
     </RollingFile>
@@ -38,51 +58,91 @@ LOG4J2 = """\
       <RegexFilter regex="Backend received inference at.*" onMatch="DENY" onMismatch="NEUTRAL"/>
       <AppenderRef ref="model_log"/>
     </Logger>
-    <Logger name="org.pytorch.serve.wlm.WorkerThread" level="info">
-      <Filters>
-        <ThresholdFilter level="warn" onMatch="ACCEPT" onMismatch="NEUTRAL"/>
-        <RegexFilter regex="Retry worker.*" onMatch="ACCEPT" onMismatch="DENY"/>
-      </Filters>
+    <Logger name="org.pytorch.serve.ModelServer" level="warn" additivity="false">
+      <AppenderRef ref="ts_log"/>
+    </Logger>
+    <Logger name="org.pytorch.serve.archive" level="warn" additivity="false">
+      <AppenderRef ref="ts_log"/>
+    </Logger>
+    <Logger name="org.pytorch.serve.wlm" level="warn" additivity="false">
+      <AppenderRef ref="ts_log"/>
     </Logger>
     <Logger name="ACCESS_LOG" level="off"/>
     <Logger name="TS_METRICS" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
-    <Root level="warn"><AppenderRef ref="ts_log"/></Root>
+    <Root level="error"><AppenderRef ref="errors"/></Root>
   </Loggers>
 </Configuration>
 """
 
 
 def config_properties(options: ServeOptions, ports: Ports, folder: Path) -> str:
-    """The text of config.properties. Every address but the inference one stays on loopback."""
+    """The text of config.properties. Only the inference address may leave loopback."""
     lines = [
         f"inference_address=http://{options.bind_address}:{ports.inference}",
-        f"management_address=http://127.0.0.1:{ports.management}",
+        f"management_address={management_address(ports, folder)}",
         f"metrics_address=http://127.0.0.1:{ports.metrics}",
+        f"grpc_inference_address={ports.grpc_address}",
+        f"grpc_management_address={ports.grpc_address}",
         f"grpc_inference_port={ports.grpc_inference}",
         f"grpc_management_port={ports.grpc_management}",
         f"model_store={folder / 'model-store'}",
         f"load_models={options.model_name}=model.mar",
         f"max_request_size={options.max_request_bytes}",
         f"max_response_size={options.max_response_bytes}",
-        # The spelling matters: disable_token_auth is silently ignored.
+        # The spelling matters: disable_token_auth is silently ignored. A token would be asked of every
+        # prediction as well, so the management API is closed by where it listens.
         "disable_token_authorization=true",
-        "allowed_urls=file://.*",
+        # A list of regular expressions: no archive's address is spelled "none", so nothing is fetched. What
+        # remains is the store; workflows have one of their own, in which nothing can be.
+        "allowed_urls=none",
+        "workflow_store=/dev/null",
         "metrics_mode=prometheus",
         "model_metrics_auto_detect=true",
         "disable_system_metrics=true",
-        f"vmargs={' '.join(JVM_FLAGS)}",
+        f"vmargs={' '.join((*JVM_FLAGS, heap_flag()))}",
     ]
     if options.service_envelope is not None:
         lines.append(f"service_envelope={options.service_envelope}")
     return "\n".join(lines) + "\n"
 
 
+def management_address(ports: Ports, folder: Path) -> str:
+    """Where the management API listens, as config.properties spells it."""
+    if ports.management is None:
+        return f"unix:{folder / CONTROL / MANAGEMENT_SOCKET}"
+    return f"http://127.0.0.1:{ports.management}"
+
+
+def heap_flag() -> str:
+    """Java's limit for this machine, -Xmx1536m."""
+    return f"-Xmx{heap_bytes(total_memory()) // MEBIBYTE}m"
+
+
 def write_launch_files(options: ServeOptions, ports: Ports, mar: Path, folder: Path) -> None:
-    """Fill ``folder`` with what TorchServe needs, in place of an earlier run's; the archive is linked."""
-    for name in ("temp", "logs", "model-store"):
+    """Fill ``folder`` with what TorchServe needs, in place of an earlier run's.
+
+    The archive is copied and the copy verified (pipeline.archive.verification): raises RefusedArchive.
+    """
+    for name in ("temp", "logs", "model-store", CONTROL):
         shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-    (folder / "model-store" / "model.mar").symlink_to(mar.resolve())
+        (folder / name).mkdir(parents=True, mode=0o700 if name == CONTROL else 0o777)
+    verified_copy(mar, folder / "model-store" / "model.mar", foreign=options.foreign)
     (folder / "config.properties").write_text(config_properties(options, ports, folder), encoding="utf-8")
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
+    _write_worker_program(folder / CONTROL, str(options.python or sys.executable))
+
+
+def _write_worker_program(control: Path, python: str) -> None:
+    """The executable that TorchServe takes for Python; it runs the worker with ``python``."""
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        worker_process.__file__,
+        str(control / WORKER_SOCKET),
+        python,
+    ]
+    program = control / WORKER_PROGRAM
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)

@@ -1,4 +1,4 @@
-"""Choosing the five ports of a server and refusing one that is taken, before anything starts."""
+"""Choosing the ports of a server and refusing one that is taken, before anything starts."""
 
 from __future__ import annotations
 
@@ -7,28 +7,69 @@ import socket
 from contextlib import ExitStack
 
 from pipeline.errors import MarqueeError
-from pipeline.serving.settings import Ports, ServeOptions
+from pipeline.serving.settings import LOOPBACK, UNREACHABLE, Ports, ServeOptions
+
+LARGEST_PORT = 65535
 
 
 def choose_ports(options: ServeOptions) -> Ports:
-    """Every port the options leave at 0 becomes a free one; all five differ.
+    """Every port the options leave at 0 becomes a free one, except the management API's, which then has none.
 
-    Raises MarqueeError for a port that another program holds and for an address that is not this machine's.
+    Raises MarqueeError for a port that is no port, that is given twice or that another program holds, and for
+    an address that is not this machine's.
     """
     if ":" in options.bind_address:  # its parser knows host:port only ("Invalid binding address")
         raise MarqueeError(
             f"TorchServe listens on IPv4 addresses only, not on {options.bind_address}",
             "take --bind 127.0.0.1, or 0.0.0.0 for every network",
         )
-    wanted = (
-        ("--port", options.bind_address, options.port),
-        ("--management-port", "127.0.0.1", options.management_port),
-        ("--metrics-port", "127.0.0.1", options.metrics_port),
-        ("", "127.0.0.1", 0),
-        ("", "127.0.0.1", 0),
-    )
+    given = {
+        "--port": options.port,
+        "--management-port": options.management_port,
+        "--metrics-port": options.metrics_port,
+    }
+    _check_given(given)
+    grpc = grpc_address()
     with ExitStack() as held:  # all are held until all are known, so that none is chosen twice
-        return Ports(*(_bind(held, flag, address, port) for flag, address, port in wanted))
+        return Ports(
+            inference=_bind(held, "--port", options.bind_address, options.port),
+            management=_bind(held, "--management-port", LOOPBACK, options.management_port)
+            if options.management_port
+            else None,
+            metrics=_bind(held, "--metrics-port", LOOPBACK, options.metrics_port),
+            grpc_inference=_bind(held, "", grpc, 0),
+            grpc_management=_bind(held, "", grpc, 0),
+            grpc_address=grpc,
+        )
+
+
+def _check_given(given: dict[str, int]) -> None:
+    for flag, port in given.items():
+        if not 0 <= port <= LARGEST_PORT:
+            raise MarqueeError(
+                f"{flag} {port} is no port", f"take one from 1 to {LARGEST_PORT}, or 0 for any free one"
+            )
+    for port in given.values():
+        twice = [other for other in given if given[other] == port]
+        if port and len(twice) > 1:
+            raise MarqueeError(
+                f"{' and '.join(twice)} are both {port}; every port of a server differs from the others",
+                f"take another with {twice[-1]}, or leave it out",
+            )
+
+
+def grpc_address() -> str:
+    """Where TorchServe's gRPC servers listen, which cannot be switched off and which nobody here needs.
+
+    A broadcast address can be bound on Linux, and no connection can be made to it (ENETUNREACH). Where it
+    cannot be bound (gVisor), they listen on loopback.
+    """
+    with socket.socket() as listener:
+        try:
+            listener.bind((UNREACHABLE, 0))
+        except OSError:
+            return LOOPBACK
+    return UNREACHABLE
 
 
 def _bind(held: ExitStack, flag: str, address: str, port: int) -> int:
@@ -39,7 +80,7 @@ def _bind(held: ExitStack, flag: str, address: str, port: int) -> int:
         listener.bind((address, port))
     except PermissionError as error:
         raise MarqueeError(
-            f"port {port} needs rights this user has not", f"take one above 1023: {flag} 8080"
+            f"{flag} {port} needs rights this user has not", f"take one above 1023: {flag} 8080"
         ) from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

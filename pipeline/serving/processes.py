@@ -1,8 +1,9 @@
-"""TorchServe is three processes (launcher, Java, Python worker) in one session of their own."""
+"""TorchServe's processes (launcher, Java, and two for each worker) in one session of their own."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.serving.launch_files import CONTROL, WORKER_PROGRAM
+
 if TYPE_CHECKING:
     import psutil
 
 STOP_SECONDS = 15.0
 
 
-def start_processes(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log."""
-    command = [sys.executable, "-m", "pipeline.serving.launcher", "--start", "--foreground"]
+def start_processes(
+    folder: Path, environment: Mapping[str, str], python: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the launcher in ``folder`` as leader of a new session; its output goes to logs/console.log.
+
+    Another ``python`` than this one does not have this package, so it gets a copy of the launcher.
+    """
+    command = [sys.executable, "-m", "pipeline.serving.launcher"]
+    if python is not None:
+        copy = shutil.copy(Path(__file__).with_name("launcher.py"), folder / "temp")
+        command = [str(python), str(copy)]
+    command += [str(folder / CONTROL / WORKER_PROGRAM), "--start", "--foreground"]
     command += ["--no-config-snapshots", "--ts-config", str(folder / "config.properties")]
     command += ["--log-config", str(folder / "log4j2.xml")]
     with (folder / "logs" / "console.log").open("ab") as console:

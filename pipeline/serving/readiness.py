@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MarqueeError
 from pipeline.serving.server import RunningServer
-from pipeline.serving.worker_errors import count_worker_deaths, server_complaints, worker_error, worker_lines
+from pipeline.serving.worker_errors import death_cause, server_complaints
+
+if TYPE_CHECKING:
+    import httpx
 
 POLL_SECONDS = 0.1
 LAST_WORDS_SECONDS = 3.0
 SHOWN_LINES = 25
-WARM_UP = {"instances": [{"prompt": "warm up", "seed": 0, "num_inference_steps": 2}]}
+WARM_UP_PROMPT = "warm up"
+WARM_UP_STEPS = 2
 
 
 def wait_until_ready(server: RunningServer) -> None:
@@ -37,7 +41,7 @@ def wait_until_ready(server: RunningServer) -> None:
 def _check_progress(server: RunningServer) -> None:
     if not server.is_running():
         raise failure(server, f"TorchServe ended with code {server.launcher.returncode}")
-    if count_worker_deaths(server.logs) >= server.options.maximum_load_failures:
+    if len(server.worker_ends()) >= server.options.maximum_load_failures:
         raise failure(server, "the worker died while it loaded the model")
 
 
@@ -47,32 +51,63 @@ def _refusal(server: RunningServer) -> MarqueeError:
 
 
 def failure(server: RunningServer, what: str) -> MarqueeError:
-    """What happened, in one sentence with the worker's own error, and below it the worker's last lines."""
-    error = _awaited_error(server)
-    sentence = f"{what}: {error}" if error else what
-    lines = worker_lines(server.logs, SHOWN_LINES) or [server.log_tail(SHOWN_LINES)]
-    return MarqueeError("\n".join([sentence, *(f"  | {line}" for line in lines)]))
-
-
-def _awaited_error(server: RunningServer) -> str | None:
-    # TorchServe notices the death before it has read the last of what the worker printed.
-    deadline = time.monotonic() + LAST_WORDS_SECONDS
-    while (error := worker_error(server.logs)) is None and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return error
+    """What happened, the cause of the last worker's death, and below it the last lines of that worker."""
+    ends = server.worker_ends()
+    if not ends:
+        return MarqueeError("\n".join([what, f"  | {server.log_tail(SHOWN_LINES)}"]))
+    lines = [f"  | {line}" for line in ends[-1].lines[-SHOWN_LINES:]]
+    return MarqueeError("\n".join([f"{what}: {death_cause(ends[-1])}", *lines]))
 
 
 def _draw_warm_up(server: RunningServer, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    described = _post(server, {"describe": True}, seconds)
+    answer = _post(server, warm_up_instance(described), max(1.0, deadline - time.monotonic()))
+    if answer.status_code != 200:
+        raise _death(server, f"the warm-up request got {answer.status_code} ({answer.text[:500]})")
+    if not _is_picture(_document(answer)):
+        raise _death(server, f"the warm-up answer is no picture ({answer.text[:200]})")
+
+
+def _post(server: RunningServer, instance: dict[str, Any], seconds: float) -> httpx.Response:
     import httpx
 
     try:
-        answer = httpx.post(server.predict_url, json=WARM_UP, timeout=seconds, trust_env=False)
+        body = {"instances": [instance]}
+        return httpx.post(server.predict_url, json=body, timeout=seconds, trust_env=False)
     except httpx.TransportError as error:
-        raise failure(server, f"the warm-up request got no answer ({error!r})") from error
-    if answer.status_code != 200:
-        raise failure(server, f"the warm-up request got {answer.status_code} ({answer.text[:500]})")
-    if not _is_picture(answer.json()):
-        raise failure(server, f"the warm-up answer is no picture ({answer.text[:200]})")
+        raise _death(server, f"the warm-up request got no answer ({error!r})") from error
+
+
+def warm_up_instance(described: httpx.Response) -> dict[str, Any]:
+    """The quickest picture that the archive's own limits allow, in its own default size.
+
+    ``described``: its answer to {"describe": true}; one that is not marquee's handler need not know that.
+    """
+    instance: dict[str, Any] = {"prompt": WARM_UP_PROMPT, "seed": 0, "num_inference_steps": WARM_UP_STEPS}
+    document = _document(described)
+    try:
+        limits = document["predictions"][0]["limits"]
+        instance["num_inference_steps"] = min(WARM_UP_STEPS, int(limits["max_num_inference_steps"]))
+        instance["prompt"] = WARM_UP_PROMPT[: int(limits["max_prompt_characters"])]
+    except (LookupError, TypeError, ValueError):
+        return instance
+    return instance
+
+
+def _document(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _death(server: RunningServer, what: str) -> MarqueeError:
+    """The failure of a request; a worker that died over it is known a moment later."""
+    deadline = time.monotonic() + LAST_WORDS_SECONDS
+    while not server.worker_ends() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return failure(server, what)
 
 
 def _is_picture(answer: Any) -> bool:

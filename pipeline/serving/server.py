@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.serving.drain import close_and_wait
+from pipeline.serving.launch_files import management_address
 from pipeline.serving.processes import end_processes
 from pipeline.serving.settings import Ports, ServeOptions
+from pipeline.serving.work_folder import WorkFolder
 from pipeline.serving.worker_errors import log_tail
+from pipeline.serving.worker_reports import WorkerEnd, WorkerReports
 from pipeline.serving.worker_state import WorkerState, read_worker_state
 
 # An address to listen on is not always one to call.
@@ -19,13 +21,18 @@ CALLABLE = {"0.0.0.0": "127.0.0.1"}
 
 @dataclass(frozen=True)
 class RunningServer:
-    """``folder`` holds configuration and logs; ``drain_file``'s name is a secret shared with the handler."""
+    """``folder`` holds configuration and logs; ``drain_file``'s name is a secret shared with the handler.
+
+    ``own_folder`` is set where that folder was made for this server and goes with it.
+    """
 
     options: ServeOptions
     ports: Ports
     folder: Path
     drain_file: Path
     launcher: subprocess.Popen[bytes]
+    reports: WorkerReports
+    own_folder: WorkFolder | None = None
 
     @property
     def url(self) -> str:
@@ -40,8 +47,8 @@ class RunningServer:
 
     @property
     def management_url(self) -> str:
-        """Where TorchServe's own management API listens, always on loopback."""
-        return f"http://127.0.0.1:{self.ports.management}"
+        """Where TorchServe's management API is asked: ``unix:/PATH`` or a loopback address."""
+        return management_address(self.ports, self.folder)
 
     @property
     def metrics_url(self) -> str:
@@ -50,7 +57,7 @@ class RunningServer:
 
     @property
     def logs(self) -> Path:
-        """The folder with console.log, ts_log.log and model_log.log."""
+        """The folder with console.log, ts_log.log, errors.log and model_log.log."""
         return self.folder / "logs"
 
     @property
@@ -66,6 +73,10 @@ class RunningServer:
         """What TorchServe says of its workers now."""
         return read_worker_state(self.management_url, self.options.model_name)
 
+    def worker_ends(self) -> tuple[WorkerEnd, ...]:
+        """Every worker process that has ended since the start, in order."""
+        return self.reports.ends
+
     def log_tail(self, lines: int = 40) -> str:
         """The last lines of each log."""
         return log_tail(self.logs, lines)
@@ -79,6 +90,7 @@ class RunningServer:
         if drain_seconds > 0 and self.is_running():
             drained = close_and_wait(self.predict_url, self.management_url, self.drain_file, drain_seconds)
         end_processes(self.launcher)
-        if self.options.work_folder is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self.reports.close()
+        if self.own_folder is not None:
+            self.own_folder.remove()
         return drained

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.serving.readiness import failure
 from pipeline.serving.server import RunningServer
-from pipeline.serving.worker_errors import count_worker_deaths, worker_error
+from pipeline.serving.worker_errors import death_cause
 
 POLL_SECONDS = 1.0
 # TorchServe waits 1, 1, 2, 3, 5... seconds between its own attempts, for maxRetryTimeoutInSec in all.
@@ -17,21 +17,22 @@ HOPELESS_DEATHS = 5
 def watch(server: RunningServer, stopping: threading.Event) -> Iterator[str]:
     """One sentence for each thing that happens, until ``stopping`` is set.
 
+    Deaths are known from the processes (worker_reports.py), never from a log, which clients can write into.
     Raises MarqueeError when the server has ended, or its worker died again and again.
     """
-    seen = last_ready = count_worker_deaths(server.logs)
+    seen = last_ready = len(server.worker_ends())
     while not stopping.wait(POLL_SECONDS):
         if not server.is_running():
             raise failure(server, f"TorchServe ended with code {server.launcher.returncode}")
-        deaths = count_worker_deaths(server.logs)
-        if deaths > seen:
-            seen = deaths
-            words = worker_error(server.logs) or "it left no word"
-            yield f"the worker died ({words}); TorchServe starts it again"
-        if deaths == last_ready:
+        ends = server.worker_ends()
+        for end in ends[seen:]:
+            yield f"the worker died ({death_cause(end)}); TorchServe starts it again"
+        seen = len(ends)
+        if seen == last_ready:
             continue
-        if server.worker_state().ready:
-            last_ready = deaths
+        state = server.worker_state()
+        if state.ready and not {end.pid for end in ends[last_ready:]} & set(state.pids):
+            last_ready = seen
             yield "the worker is back"
-        elif deaths - last_ready >= HOPELESS_DEATHS:
-            raise failure(server, f"the worker died {deaths - last_ready} times in a row")
+        elif seen - last_ready >= HOPELESS_DEATHS:
+            raise failure(server, f"the worker died {seen - last_ready} times in a row")

@@ -1,19 +1,33 @@
-"""The worker's own words, found in TorchServe's logs."""
+"""The worker's own error, found in its last lines, and what TorchServe's logs hold."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline.serving.worker_reports import WorkerEnd
 
 # What our log4j2.xml puts before a line: date, level, thread.
 PREFIX = re.compile(r"^\S+ \[\w+ *\] \S+ - ")
 ERROR_LINE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)(?:: .+)?$")
 STACK_LINE = re.compile(r"^\s+(?:at |\.\.\. \d+ more)")
-BIRTH = "s_name_part0="
 # Errors that only say that there was another: an ImportError of the handler is masked by a second one
 # (ts/model_loader.py, _load_default_handler), a RuntimeError by its status (ts/model_service_worker.py).
 MASKS = re.compile(r"ts\.torch_handler\.|^RuntimeError: \d{3} - ")
 TAIL_BYTES = 256 * 1024
+
+
+def death_cause(end: WorkerEnd) -> str:
+    """The error that the worker printed last, such as "RuntimeError: ..."; else its exit code or signal."""
+    by_itself = not end.stopped and end.code is not None and end.code >= 0
+    # TorchServe ends a worker whose load failed before it has ended itself: its error comes first.
+    return (_last_error(end.lines) if by_itself or not end.served else None) or end.cause
+
+
+def _last_error(lines: Sequence[str]) -> str | None:
+    errors = [line for line in lines if ERROR_LINE.match(line) and not MASKS.search(line)]
+    return errors[-1] if errors else None
 
 
 def log_tail(logs: Path, lines: int) -> str:
@@ -24,30 +38,6 @@ def log_tail(logs: Path, lines: int) -> str:
         if tail:
             parts.append("\n".join([f"--- {name}", *tail]))
     return "\n".join(parts)
-
-
-def worker_error(logs: Path) -> str | None:
-    """The last error of the worker that died last, "RuntimeError: unet/... is missing"; None without one."""
-    errors = [line for line in worker_lines(logs) if ERROR_LINE.match(line) and not MASKS.search(line)]
-    return errors[-1] if errors else None
-
-
-def worker_lines(logs: Path, last: int | None = None) -> list[str]:
-    """What the worker that died last (the only one, where none died) printed; at most the ``last`` lines."""
-    workers: list[list[str]] = [[]]
-    for line in _tail(logs / "model_log.log"):
-        text = PREFIX.sub("", line)
-        if text.startswith(BIRTH):
-            workers.append([])
-        workers[-1].append(text)
-    deaths = count_worker_deaths(logs)
-    newest = len(workers) - 1
-    return workers[min(deaths, newest) if deaths else newest][-(last or 0) :]
-
-
-def count_worker_deaths(logs: Path) -> int:
-    """How many times TorchServe has had to start a worker again since it was started itself."""
-    return sum("Retry worker" in line for line in _tail(logs / "ts_log.log"))
 
 
 def server_complaints(logs: Path) -> list[str]:

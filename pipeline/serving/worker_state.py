@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx
+
+UNIX = "unix:"
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,29 @@ class WorkerState:
         return bool(self.pids) and len(self.pids) == len(self.statuses)
 
 
+def ask_management(management_url: str, path: str, seconds: float = 10.0) -> httpx.Response:
+    """GET ``path`` of the management API at ``http://127.0.0.1:PORT`` or at the Unix socket ``unix:/PATH``.
+
+    Raises httpx.TransportError where nothing answers within ``seconds``.
+    """
+    import httpx
+
+    unix = management_url.removeprefix(UNIX) if management_url.startswith(UNIX) else None
+    if unix is not None and not Path(unix).exists():
+        raise httpx.ConnectError(f"{unix} is not there yet")
+    # Never through a proxy that the environment names: the server is on this machine.
+    transport = httpx.HTTPTransport(uds=unix, trust_env=False)
+    base = management_url if unix is None else "http://management"
+    with httpx.Client(transport=transport, trust_env=False, timeout=seconds) as client:
+        return client.get(f"{base}{path}")
+
+
 def read_worker_state(management_url: str, model_name: str) -> WorkerState:
     """Ask once, for at most ten seconds."""
     import httpx
 
     try:
-        # Never through a proxy that the environment names: the server is on this machine.
-        answer = httpx.get(f"{management_url}/models/{model_name}", timeout=10.0, trust_env=False)
+        answer = ask_management(management_url, f"/models/{model_name}")
     except httpx.TransportError:
         return WorkerState()
     if answer.status_code == 200:

@@ -136,14 +136,6 @@ def test_conversion_runs_no_code_of_a_pickle(model_folder: Path, tmp_path: Path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_single_file_checkpoint_says_what_to_do(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "v1-5-pruned.safetensors"
-    checkpoint.write_bytes(b"")
-    error = refusal(checkpoint, tmp_path / "model.mar")
-    assert "single-file checkpoint" in str(error)
-    assert f"from_single_file('{checkpoint}')" in str(error.cure)
-
-
 def test_unknown_setting_fails_at_build(model_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("marquee: {defaults: {stepz: 3}}")

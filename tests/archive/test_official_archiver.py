@@ -15,6 +15,7 @@ import pytest
 from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
 from pipeline.progress import Silent
+from pipeline.serving import launch_files
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
 
@@ -69,7 +70,11 @@ def test_inspect_says_that_an_official_archive_cannot_be_verified(
 
 
 @pytest.mark.torchserve
-def test_both_archives_serve_the_same_picture(model_mar: Path, tmp_path: Path) -> None:
+def test_both_archives_serve_the_same_picture(
+    model_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The official tool writes no sums, so marquee refuses to serve its archive; plain TorchServe does.
+    monkeypatch.setattr(launch_files, "verified_copy", lambda mar, copy, **_: shutil.copyfile(mar, copy))
     with zipfile.ZipFile(model_mar) as ours:
         ours.extractall(tmp_path / "unpacked")
     (tmp_path / "official").mkdir()

@@ -101,10 +101,10 @@ def test_the_seed_is_explicit_and_the_same_in_every_try() -> None:
     assert second.seed == 7
 
 
-def test_a_seed_in_the_parameters_is_left_to_the_server() -> None:
+def test_a_seed_in_the_parameters_is_explicit_in_every_instance() -> None:
     with scripted(pictures()) as script, Client(script.url) as client:
         (prediction,) = client.predict(["x"], {"seed": 3})
-    assert script.bodies[0] == {"instances": [{"prompt": "x"}], "parameters": {"seed": 3}}
+    assert script.bodies[0] == {"instances": [{"prompt": "x", "seed": 3}], "parameters": {"seed": 3}}
     assert prediction.seed == 3
 
 
@@ -220,7 +220,10 @@ def test_no_answer_in_time_ends_with_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         patience = Patience(deadline_seconds=0.5, attempts=2)
-        with Client(url, patience=patience) as client, pytest.raises(ServerUnreachable, match="no answer"):
+        with (
+            Client(url, patience=patience) as client,
+            pytest.raises(ServerUnreachable, match="no whole answer"),
+        ):
             client.predict(["x"])
 
 

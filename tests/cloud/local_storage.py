@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from google.auth.credentials import AnonymousCredentials
+import requests
 from google.cloud import storage
 
+from pipeline.cloud.credentials import LocalCredentials, account_key
 from pipeline.cloud.faults import FaultBook, parse_fault
 from pipeline.cloud.storage.objects import ObjectStore
 from pipeline.cloud.storage.server import StorageServer
+from pipeline.cloud.tokens import Tokens
+
+
+@cache
+def account_pem() -> str:
+    """One account for all tests: an RSA key takes a while to make."""
+    return account_key(Path("/there/is/no/such/file"))
+
+
+@cache
+def tokens() -> Tokens:
+    return Tokens(account_pem())
+
+
+def bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """For ``requests``: ``auth=bearer``."""
+    request.headers["Authorization"] = f"Bearer {tokens().issue()}"
+    return request
 
 
 @dataclass
@@ -24,10 +44,10 @@ class LocalStorage:
 
     def start(self, port: int = 0) -> None:
         self.store = ObjectStore(self.folder)
-        self.server = StorageServer(self.store, self.faults, port)
+        self.server = StorageServer(self.store, self.faults, tokens(), port)
         self.client = storage.Client(
             project="a-project",
-            credentials=AnonymousCredentials(),
+            credentials=LocalCredentials(tokens()),
             client_options={"api_endpoint": self.server.url},
         )
 

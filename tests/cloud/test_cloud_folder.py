@@ -39,6 +39,7 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_folder_is_its_owners(tmp_path: Path) -> None:
     folder = CloudFolder(tmp_path / "cloud")
+    folder.make()
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.path, folder.certificates)] == [
         0o700,
         0o700,
@@ -47,6 +48,7 @@ def test_folder_is_its_owners(tmp_path: Path) -> None:
 
 def test_one_server_holds_it(tmp_path: Path) -> None:
     first, second = CloudFolder(tmp_path / "cloud"), CloudFolder(tmp_path / "cloud")
+    first.make()
     with first.locked():
         assert second.is_locked()
         with pytest.raises(MarqueeError, match="already runs"), second.locked():
@@ -57,6 +59,7 @@ def test_one_server_holds_it(tmp_path: Path) -> None:
 def test_running_until_forgotten(tmp_path: Path) -> None:
     folder = CloudFolder(tmp_path / "cloud")
     assert folder.running() is None
+    folder.make()
     folder.record(record())
     assert CloudFolder(tmp_path / "cloud").running() == record()
     folder.forget()
@@ -65,12 +68,14 @@ def test_running_until_forgotten(tmp_path: Path) -> None:
 
 def test_another_process_with_the_same_id_is_not_it(tmp_path: Path) -> None:
     folder = CloudFolder(tmp_path / "cloud")
+    folder.make()
     folder.record(Running(**{**record().__dict__, "started": record().started - 3600}))
     assert folder.running() is None
 
 
 def test_last_port_is_taken_again_unless_somebody_has_it(tmp_path: Path) -> None:
     folder = CloudFolder(tmp_path / "cloud")
+    folder.make()
     assert folder.free_port("storage") == 0
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -30,7 +30,7 @@ def test_every_option_is_read() -> None:
     [
         ("upload-cuts", "no fault is called 'upload-cuts'"),
         ("upload-cut,seconds=3", "fault upload-cut has no option 'seconds'"),
-        ("upload-cut,count=few", "count of fault upload-cut is 'few', not a number"),
+        ("upload-cut,count=few", "count of fault upload-cut is 'few', not a whole number"),
     ],
 )
 def test_mistakes_are_named(text: str, words: str) -> None:

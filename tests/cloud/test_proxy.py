@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.cloud.certificates import Certificate, ensure_certificate
 from pipeline.cloud.client_hello import offered_protocols
-from pipeline.cloud.proxy import Backend, Proxy, service_for
+from pipeline.cloud.hosts import service_for
+from pipeline.cloud.proxy import Backend, Proxy
 
 HOST = "us-central1-aiplatform.googleapis.com"
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from google.api_core import exceptions
 from google.cloud import storage
-from local_storage import LocalStorage
+from local_storage import LocalStorage, bearer
 
 
 def crc32c(content: bytes) -> str:
@@ -62,8 +62,8 @@ def test_range_beyond_the_end(bucket: storage.Bucket) -> None:
 def test_last_bytes_by_the_xml_url(local: LocalStorage, bucket: storage.Bucket) -> None:
     bucket.blob("a/digits").upload_from_string("0123456789")
     url = f"{local.server.url}/pictures/a/digits"
-    assert requests.get(url, headers={"Range": "bytes=-3"}, timeout=60).content == b"789"
-    assert requests.head(url, timeout=60).headers["Content-Length"] == "10"
+    assert requests.get(url, headers={"Range": "bytes=-3"}, auth=bearer, timeout=60).content == b"789"
+    assert requests.head(url, auth=bearer, timeout=60).headers["Content-Length"] == "10"
 
 
 def test_reads_and_writes_as_a_file(bucket: storage.Bucket) -> None:

@@ -12,7 +12,7 @@ import pytest
 import requests
 from google.cloud import storage
 from google.cloud.storage import transfer_manager
-from local_storage import LocalStorage
+from local_storage import LocalStorage, bearer
 
 PART = 5 << 20
 CONTENT = os.urandom(2 * PART + 1000)
@@ -24,7 +24,7 @@ def url(local: LocalStorage, bucket: storage.Bucket) -> str:
 
 
 def start(url: str) -> str:
-    answer = requests.post(url + "?uploads", headers={"Content-Type": "text/plain"}, timeout=60)
+    answer = requests.post(url + "?uploads", headers={"Content-Type": "text/plain"}, auth=bearer, timeout=60)
     found = re.search("<UploadId>(.*)</UploadId>", answer.text)
     assert found is not None
     return found.group(1)
@@ -33,14 +33,14 @@ def start(url: str) -> str:
 def send(url: str, upload: str, number: int, content: bytes, **headers: str) -> requests.Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return requests.put(
-        f"{url}?partNumber={number}&uploadId={upload}", data=content, headers=names, timeout=60
+        f"{url}?partNumber={number}&uploadId={upload}", data=content, headers=names, auth=bearer, timeout=60
     )
 
 
 def complete(url: str, upload: str, parts: list[tuple[int, str]]) -> requests.Response:
     inner = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in parts)
     body = f"<CompleteMultipartUpload>{inner}</CompleteMultipartUpload>"
-    return requests.post(f"{url}?uploadId={upload}", data=body, timeout=60)
+    return requests.post(f"{url}?uploadId={upload}", data=body, auth=bearer, timeout=60)
 
 
 def code(answer: requests.Response) -> str:
@@ -103,7 +103,9 @@ def test_wrong_completions_are_refused(bucket: storage.Bucket, url: str) -> None
     assert code(complete(url, upload, [(1, last)])) == "InvalidPart"
     assert code(complete(url, upload, [(3, last)])) == "InvalidPart"
     assert code(complete(url, upload, [])) == "InvalidPartOrder"
-    assert code(requests.post(f"{url}?uploadId={upload}", data="<a", timeout=60)) == "MalformedXML"
+    assert (
+        code(requests.post(f"{url}?uploadId={upload}", data="<a", auth=bearer, timeout=60)) == "MalformedXML"
+    )
     assert code(complete(url, "unknown", [(1, first)])) == "NoSuchUpload"
     assert code(send(url, upload, 10_001, b"x")) == "InvalidArgument"
     assert not bucket.blob("a/large one").exists()
@@ -112,13 +114,15 @@ def test_wrong_completions_are_refused(bucket: storage.Bucket, url: str) -> None
 def test_cancelled_upload_is_gone(local: LocalStorage, url: str) -> None:
     upload = start(url)
     etag = send(url, upload, 1, b"content").headers["ETag"]
-    assert requests.delete(f"{url}?uploadId={upload}", timeout=60).status_code == 204
+    assert requests.delete(f"{url}?uploadId={upload}", auth=bearer, timeout=60).status_code == 204
     assert code(complete(url, upload, [(1, etag)])) == "NoSuchUpload"
     assert list(local.store.uploads.iterdir()) == []
 
 
 def test_preconditions_are_refused_rather_than_ignored(url: str) -> None:
-    answer = requests.post(url + "?uploads", headers={"x-goog-if-generation-match": "0"}, timeout=60)
+    answer = requests.post(
+        url + "?uploads", headers={"x-goog-if-generation-match": "0"}, auth=bearer, timeout=60
+    )
     assert (answer.status_code, code(answer)) == (400, "InvalidArgument")
 
 

@@ -12,7 +12,7 @@ import requests
 from google.api_core import exceptions
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
-from local_storage import LocalStorage
+from local_storage import LocalStorage, bearer
 
 GRANULE = 256 * 1024
 CONTENT = os.urandom(3 * GRANULE + 1000)
@@ -149,7 +149,7 @@ def test_wrong_checksum_in_the_metadata_is_refused(bucket: storage.Bucket, field
 def test_stream_of_unknown_length(local: LocalStorage, bucket: storage.Bucket) -> None:
     url = f"{local.server.url}/upload/storage/v1/b/pictures/o?uploadType=media&name=one"
     pieces = (CONTENT[start : start + 10_000] for start in range(0, len(CONTENT), 10_000))
-    assert requests.post(url, data=pieces, timeout=60).json()["size"] == str(len(CONTENT))
+    assert requests.post(url, data=pieces, auth=bearer, timeout=60).json()["size"] == str(len(CONTENT))
     assert local.content("one") == CONTENT
 
 
@@ -160,7 +160,7 @@ def test_sender_that_goes_away_leaves_nothing(local: LocalStorage, bucket: stora
 
     url = f"{local.server.url}/upload/storage/v1/b/pictures/o?uploadType=media&name=one"
     with pytest.raises(OSError, match="the disk is gone"):
-        requests.post(url, data=broken(), timeout=60)
+        requests.post(url, data=broken(), auth=bearer, timeout=60)
     local.restart()
     assert list(local.folder.glob("*/*")) == []
     assert not local.client.bucket("pictures").blob("one").exists()

@@ -89,9 +89,23 @@ def test_start_serves_a_mounted_archive_on_the_port_vertex_asks_for(
     assert (tmp_path / "home/model-store/model.mar").read_bytes() == b"archive"
     config = Path(command[-1]).read_text()
     assert "inference_address=http://0.0.0.0:9123\n" in config
-    assert "management_address=http://127.0.0.1:8081\n" in config
+    assert f"management_address=unix:{tmp_path / 'home/control/management.sock'}\n" in config
+    assert (tmp_path / "home/control").stat().st_mode & 0o777 == 0o700
+    assert "allowed_urls=none\nworkflow_store=/dev/null\n" in config
     assert "disable_token_authorization=true\n" in config
     assert command[1:3] == ["-m", "ts.model_server"]
+
+
+@pytest.mark.parametrize("port", ["8080", "8082", "7070", "7071", "8083"])
+def test_every_port_of_the_image_differs(start: dict[str, Any], port: str) -> None:
+    others = start["other_ports"](port)
+    assert len({*others, int(port)}) == 4
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "-1", "http", "8080 ", "²"])
+def test_a_port_that_is_none_ends_the_start(start: dict[str, Any], port: str) -> None:
+    with pytest.raises(SystemExit, match=r"AIP_HTTP_PORT is .* must be a port from 1 to 65535"):
+        start["other_ports"](port)
 
 
 def test_start_without_an_archive_says_where_it_belongs(start: dict[str, Any], tmp_path: Path) -> None:

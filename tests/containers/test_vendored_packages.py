@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.archive.layout import bytes_member
+from pipeline.archive.layout import CONTAINER_FILE, bytes_member
 from pipeline.archive.model_config import with_continuous_batching
 from pipeline.containers.bytecode import bytecode_members
 from pipeline.containers.packages import package_members, ships, wheel_members
-from pipeline.containers.targets import Target, Trim, find_target, lock_text, trim_rules
+from pipeline.containers.targets import Target, Trim, container_record, find_target, lock_text, trim_rules
 from pipeline.containers.wheels import LockedPackage, fetch_wheels, parse_lock
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
-PREBUILT = ("vertex-pytorch-gpu-2-4", "vertex-pytorch-gpu-2-3", "vertex-pytorch-gpu-2-2")
+PREBUILT = [f"vertex-pytorch-{kind}-2-{minor}" for kind in ("gpu", "cpu") for minor in (4, 3, 2)]
 
 
 def make_wheel(folder: Path, name: str, files: dict[str, str]) -> LockedPackage:
@@ -160,6 +160,28 @@ def test_the_archives_packages_win_even_over_imported_ones(unpacked: Path) -> No
         "print(wrapped.ORIGIN, m.version('wrapped'), sys.path.count(str(pathlib.Path.cwd() / 'packages')))"
     )
     assert handler_process(unpacked, code) == "archive 2.0 1"
+
+
+@pytest.mark.parametrize(("python", "source"), [("running", "archive"), ("cp27", "environment")])
+def test_packages_for_another_python_are_left_out_with_one_line(
+    unpacked: Path, python: str, source: str
+) -> None:
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}" if python == "running" else python
+    record = container_record(Target("its-container", None, f"{tag[2]}.{tag[3:]}", "2.4", None, None))
+    (unpacked / "MAR-INF").mkdir()
+    (unpacked / CONTAINER_FILE).write_bytes(record)
+    code = (
+        "import logging, pathlib, sys; logging.basicConfig(stream=sys.stdout, format='%(message)s');"
+        "from handler.model.vendored import packages_in_use, use_vendored; root = pathlib.Path.cwd();"
+        "use_vendored(root); import wrapped; used = packages_in_use(root);"
+        "print(wrapped.ORIGIN, used['source'], used['built_for'])"
+    )
+    *lines, last = handler_process(unpacked, code).splitlines()
+    origin = {"archive": "archive", "environment": "container"}[source]
+    assert last == f"{origin} {source} {tag} linux_x86_64"
+    assert [line.partition(" and this is ")[0] for line in lines] == (
+        [] if source == "archive" else ["the archive's packages are for cp27 linux_x86_64"]
+    )
 
 
 def test_without_packages_nothing_changes(unpacked: Path) -> None:

@@ -44,6 +44,11 @@ def archive(tmp_path: Path) -> ArchiveFile:
 
 
 @pytest.fixture
+def third_archive(tmp_path: Path) -> ArchiveFile:
+    return read_archive(write_archive(tmp_path / "third.mar", b"third weights"))
+
+
+@pytest.fixture
 def other_archive(tmp_path: Path) -> ArchiveFile:
     """A fine-tune: the same model with other weights."""
     return read_archive(write_archive(tmp_path / "fine-tune.mar", b"other weights"))

@@ -26,14 +26,17 @@ from PIL import Image
 
 from pipeline.archive.digests import parse_sums, weights_digest
 from pipeline.archive.layout import bytes_member
+from pipeline.archive.manifest import manifest_bytes
 from pipeline.archive.writer import write_archive as write_mar
 from pipeline.cloud.accounts import AccountsServer
 from pipeline.cloud.certificates import ensure_certificate
 from pipeline.cloud.clock import Clock
+from pipeline.cloud.credentials import account_key, write_credentials
 from pipeline.cloud.faults import Fault, FaultBook, parse_fault
 from pipeline.cloud.state import CloudFolder, Running
 from pipeline.cloud.storage.objects import ObjectStore
 from pipeline.cloud.storage.server import StorageServer
+from pipeline.cloud.tokens import Keys, Tokens
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.cloud.vertex.server import start_vertex
 from pipeline.cloud.vertex.torchserve_container import start_torchserve
@@ -59,7 +62,7 @@ def write_archive(
         "model-config.yaml": config,
         "model/model_index.json": b"{}",
         "model/unet/diffusion_pytorch_model.safetensors": safetensors(weights),
-        "MAR-INF/MANIFEST.json": json.dumps({"model": {"modelName": "model"}}).encode(),
+        "MAR-INF/MANIFEST.json": manifest_bytes(),
         **(extra or {}),
     }
     write_mar(path, [bytes_member(name, content) for name, content in members.items()], Silent())
@@ -109,6 +112,7 @@ class _Brush(BaseHTTPRequestHandler):
         instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
         painter: Painter = self.server.painter
         painter.instances += instances
+        time.sleep(painter.seconds)
         if painter.refusal:
             self._answer(*painter.refusal)
         elif painter.padding:
@@ -126,7 +130,8 @@ class _Brush(BaseHTTPRequestHandler):
 
 @dataclass
 class Painter:
-    """One replica. ``swapped`` pretends that other weights are in memory; ``refusal`` answers everything."""
+    """One replica. ``swapped`` pretends that other weights are in memory; ``refusal`` answers everything;
+    ``seconds`` is how long a picture takes."""
 
     digest: str
     server: Any = None
@@ -135,6 +140,7 @@ class Painter:
     refusal: tuple[int, dict[str, Any]] | None = None
     healthy: bool = True
     padding: int = 0
+    seconds: float = 0.0
     instances: list[Any] = field(default_factory=list)
 
     @property
@@ -202,21 +208,23 @@ class RehearsalCloud:
 def rehearsal_cloud(path: Path, date: datetime | None = None, speed: float = 1.0) -> Iterator[RehearsalCloud]:
     """Storage, Vertex AI and accounts on loopback; recorded in the folder, so that `marquee` finds it."""
     folder = CloudFolder(path)
+    folder.make()
     certificate = ensure_certificate(folder.certificates)
+    key = account_key(path / "credentials.json")
+    keys = Keys(certificate, Tokens(key))
     book = CallBook(folder.faults)
     cloud = RehearsalCloud(folder, book, running=None)  # type: ignore[arg-type]
     with ExitStack() as stack:
         store = ObjectStore(folder.storage)
         stack.callback(store.close)
-        storage = StorageServer(store, book)
+        storage = StorageServer(store, book, keys.tokens)
         stack.callback(storage.stop)
         clock = Clock(speed, date)
-        vertex = start_vertex(
-            store, folder.vertex, certificate, book, clock, start_container=cloud.start_container
-        )
+        vertex = start_vertex(store, folder.vertex, keys, book, clock, start_container=cloud.start_container)
         stack.callback(vertex.stop)
-        accounts = AccountsServer(certificate)
+        accounts = AccountsServer(keys)
         stack.callback(accounts.stop)
+        write_credentials(path / "credentials.json", f"{accounts.url}/token", key)
         cloud.running = Running(
             pid=os.getpid(),
             started=psutil.Process().create_time(),

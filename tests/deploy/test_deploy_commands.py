@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 from rehearsal_cloud import RehearsalCloud
 
 from pipeline.client import VertexEndpoint
+from pipeline.containers.fit import read_contents
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.flow import deploy
@@ -30,10 +30,10 @@ ELSEWHERE = {
 }
 
 
-def marquee(cloud: RehearsalCloud, *words: str) -> subprocess.CompletedProcess[str]:
+def marquee(cloud: RehearsalCloud, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **ELSEWHERE, "MARQUEE_CLOUD": str(cloud.folder.path)}
     command = [sys.executable, "-m", "pipeline", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=cwd, timeout=200)
 
 
 @pytest.mark.slow
@@ -62,6 +62,22 @@ def test_from_plan_to_teardown(cloud: RehearsalCloud, archive: ArchiveFile, tmp_
     assert "not registered" in run("status")
 
 
+def test_plan_builds_the_containers_archive_and_names_the_one_it_leaves_out(
+    cloud: RehearsalCloud, archive: ArchiveFile, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone" / "model_artifacts"
+    shutil.copytree(ROOT / "model_artifacts" / "shapes", clone / "shapes")
+    shutil.copy(ROOT / "model_artifacts" / "model-config.yaml", clone)
+    theirs = Path(shutil.copy(archive.path, clone / "model.mar"))
+    ran = marquee(cloud, "plan", "--profile", "p100", "--json", cwd=clone.parent)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["rehearsal"].startswith("rehearsed with this machine's packages")
+    (built,) = (clone.parent / "build" / "archives" / "vertex-pytorch-gpu-2-4").glob("model-*.mar")
+    assert read_contents(built).container == "vertex-pytorch-gpu-2-4"
+    assert "holds another model and is not used" in " ".join(ran.stderr.split())
+    assert theirs.read_bytes() == archive.path.read_bytes()
+
+
 def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, archive: ArchiveFile) -> None:
     words = ("--cloud", "google", "--set", "project=my-project", "--set", f"archive={archive.path}")
     ran = marquee(cloud, "deploy", *words)
@@ -74,8 +90,9 @@ def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, arc
 def test_the_client_takes_the_sdks_endpoint(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
+
+    from pipeline.cloud.credentials import local_credentials
 
     deploy(connection, configure(), archive, Silent())
     aiplatform.init(
@@ -83,11 +100,9 @@ def test_the_client_takes_the_sdks_endpoint(
         location="us-central1",
         api_endpoint=cloud.running.vertex_rest,
         api_transport="rest",
-        credentials=AnonymousCredentials(),
+        credentials=local_credentials(Path(cloud.running.credentials_file)),
     )
-    context = ssl.create_default_context(cafile=cloud.running.ca_file)
-    with httpx.Client(verify=context, trust_env=False) as web:
-        client = VertexEndpoint.of(aiplatform.Endpoint("marquee"), web)
-        (picture,) = client.predict(["a red circle"])
+    client = VertexEndpoint.of(aiplatform.Endpoint("marquee"), connection.web)
+    (picture,) = client.predict(["a red circle"])
     assert picture.seed == cloud.painters[0].instances[-1]["seed"]
     assert (picture.width, picture.height) == (64, 64)

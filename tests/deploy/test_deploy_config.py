@@ -138,3 +138,52 @@ def test_the_documented_deploy_yaml_is_right_and_complete() -> None:
     assert set(documented) == set(DeployConfig.model_fields)
     assert set(documented["smoke"]) == set(type(config.smoke).model_fields)
     assert set(documented["autoscaling"]) == set(type(config.autoscaling).model_fields)
+
+
+def test_flags_file_and_profile_are_merged_at_every_depth(tmp_path: Path) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_text("smoke: {expected: right.png, seed: 3}\nautoscaling: {cpu: 50}\nlabels: {team: art}\n")
+    flags = {"smoke": {"seconds": 600, "seed": 4}, "autoscaling": {"requests": 9}, "labels": {"env": "test"}}
+    config = load_config(file, flags, "t4", TODAY)
+    assert (config.smoke.expected, config.smoke.seed, config.smoke.seconds) == ("right.png", 4, 600)
+    assert config.autoscaling.targets() == {"cpu": 50, "requests": 9}
+    assert config.labels == {"team": "art", "env": "test"}
+    (tmp_path / "empty.yaml").write_text("smoke:\n")
+    assert load_config(tmp_path / "empty.yaml", {"smoke": {"seed": 1}}, None, TODAY).smoke.seed == 1
+
+
+def test_a_flag_can_say_null() -> None:
+    cpu = {"accelerator": None, "accelerator_count": 0, "container": "vertex-pytorch-cpu-2-4"}
+    assert load_config(None, cpu, "t4", TODAY).accelerator is None
+
+
+ALIASES = "a: &a [x]\n" + "".join(
+    f"{one}: &{one} [{', '.join([f'*{two}'] * 8)}]\n" for two, one in zip("abcdef", "bcdefg", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"1: 2", "the key 1 is not a name"),
+        (b"null: 2", "the key None is not a name"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"[" * 2000, "nested too deeply"),
+        (b"date: 2020-99-99", "is not YAML: month"),
+        (b"a: " + b"x" * (1 << 20), "more than 1 MiB"),
+        (ALIASES.encode() + b"machine: *g", "machine: "),
+        (b"[1]", "holds list"),
+    ],
+)
+def test_a_file_of_anything_else_is_refused_in_a_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "deploy.yaml"
+    file.write_bytes(content)
+    with pytest.raises(MarqueeError, match=says) as raised:
+        load_config(file, {}, None, TODAY)
+    assert len(str(raised.value)) < 2000
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "."])
+def test_what_is_not_a_regular_file_is_not_read(name: str) -> None:
+    with pytest.raises(MarqueeError, match="not a regular file"):
+        load_config(Path(name), {}, None, TODAY)

@@ -17,6 +17,7 @@ from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 
 QUIET = Silent()
+RAISED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
 
 
 def assert_nothing_runs(connection: Connection, config) -> None:
@@ -58,7 +59,7 @@ def test_a_fault_while_deploying_is_told_and_taken_back(
 def test_a_service_that_is_away_for_a_moment_undoes_nothing(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
-    cloud.fault("unavailable,target=UpdateModel/*")
+    cloud.fault("unavailable,target=UpdateEndpoint/*")
     with pytest.raises(MarqueeError, match="no answer") as raised:
         deploy(connection, configure(), archive, QUIET)
     assert raised.value.cure == "run it again: it goes on where it stopped"
@@ -72,6 +73,7 @@ def test_a_service_that_is_away_for_a_moment_undoes_nothing(
         ({"swapped": "f" * 64}, "does not serve what was uploaded"),
         ({"flat": True}, "one flat colour"),
         ({"refusal": (500, {"code": 500, "message": "Prediction failed"})}, "Prediction failed"),
+        ({"refusal": (503, RAISED)}, "Prediction failed"),
     ],
 )
 def test_a_wrong_first_picture_undoes_the_deployment(

@@ -10,8 +10,7 @@ from rehearsal_cloud import RehearsalCloud, write_archive
 from pipeline.deploy.archive_file import ArchiveFile, read_archive
 from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
-from pipeline.deploy.flow import deploy
-from pipeline.deploy.plan import plan
+from pipeline.deploy.flow import deploy, plan
 from pipeline.deploy.smoke import find_client
 from pipeline.deploy.status import status
 from pipeline.deploy.teardown import leftovers, teardown
@@ -35,8 +34,10 @@ def test_deploy_then_everything_is_there_and_teardown_leaves_nothing(
     assert made.traffic == {made.deployed_model_id: 100}
     endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name("marquee"))
     assert endpoint.dedicated_endpoint_enabled
-    assert dict(endpoint.labels) == {"team": "art", "managed-by": "marquee"}
     (deployed,) = endpoint.deployed_models
+    assert endpoint.labels["marquee-in-service"] == deployed.id
+    theirs = {key: value for key, value in endpoint.labels.items() if not key.startswith("marquee-")}
+    assert theirs == {"team": "art", "managed-by": "marquee"}
     resources = deployed.dedicated_resources
     assert (resources.machine_spec.machine_type, resources.machine_spec.accelerator_type.name) == (
         "n1-standard-8",
@@ -68,7 +69,8 @@ def test_plan_says_what_happens_and_changes_nothing(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
     made = plan(connection, configure(max_replicas=3), archive)
-    assert [action.verb for action in made.actions] == ["upload", "create", "create", "deploy", "change"]
+    verbs = ["create", "upload", "register", "create", "deploy", "smoke", "traffic"]
+    assert [action.verb for action in made.actions] == verbs
     assert made.max_dollars == pytest.approx(3 * made.min_dollars)
     changing = ("Upload", "Create", "Deploy", "Update", "Delete")
     assert not [call for call in cloud.book.calls if call.startswith(changing)]
@@ -99,10 +101,10 @@ def _canary(connection: Connection, config: DeployConfig, *archives: ArchiveFile
 def test_promote_gives_the_canary_everything(
     connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
 ) -> None:
-    _, canary = _canary(connection, configure(traffic=20), archive, other_archive)
-    assert promote(connection, configure(), QUIET).id == canary
+    first, canary = _canary(connection, configure(traffic=20), archive, other_archive)
+    promote(connection, configure(), QUIET)
     now = status(connection, configure())
-    assert [(model.id, model.traffic) for model in now.deployed] == [(canary, 100)]
+    assert [(model.id, model.traffic) for model in now.deployed] == [(first, 0), (canary, 100)]
     assert "default" in now.versions[1].aliases
 
 
@@ -112,7 +114,7 @@ def test_rollback_returns_to_the_model_before(
     first, _ = _canary(connection, configure(), archive, other_archive)
     before = status(connection, configure())
     assert [model.traffic for model in before.deployed] == [0, 100]
-    assert rollback(connection, configure(), QUIET).id == first
+    rollback(connection, configure(), QUIET)
     now = status(connection, configure())
     assert [(model.id, model.traffic) for model in now.deployed] == [(first, 100)]
     assert "default" in now.versions[0].aliases
@@ -124,7 +126,7 @@ def test_other_replica_counts_change_the_deployed_model_in_place(
     connection: Connection, configure, archive: ArchiveFile
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET)
-    assert "change" in [
+    assert "resize" in [
         action.verb for action in plan(connection, configure(max_replicas=4), archive).actions
     ]
     again = deploy(connection, configure(max_replicas=4), archive, QUIET)
@@ -149,7 +151,7 @@ def test_what_is_not_marquees_stays(connection: Connection, configure, archive: 
     parent, endpoint = connection.location, {"display_name": "theirs"}
     connection.endpoints.create_endpoint(parent=parent, endpoint=endpoint, endpoint_id="theirs").result()
     config = configure(bucket="somebodys-bucket", endpoint="theirs", dedicated=False)
-    deploy(connection, config, archive, QUIET)
+    deploy(connection, config, archive, QUIET, adopt=True)
     torn = teardown(connection, config, QUIET)
     assert [blob.name for blob in bucket.list_blobs()] == ["notes.txt"]
     assert connection.endpoints.get_endpoint(name=connection.endpoint_name("theirs")).deployed_models == []

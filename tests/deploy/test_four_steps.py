@@ -26,7 +26,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artifacts") / "model_artifacts"
     shutil.copytree(ROOT / steps.EMBEDDED_MODEL, folder / "shapes")
     shutil.copy(ROOT / "model_artifacts" / "model-config.yaml", folder)
-    steps.build(steps.BuildConfig(model=str(folder / "shapes"), out=folder / "model.mar"), Silent())
+    container = "vertex-pytorch-gpu-2-4"
+    model, out = str(folder / "shapes"), folder / "model.mar"
+    steps.build(steps.BuildConfig(model=model, out=out, container=container), Silent())
     return folder
 
 
@@ -90,3 +92,41 @@ def test_a_bucket_filled_with_all_of_model_artifacts(state: Path, folder: Path, 
     picture = tmp_path / "picture.jpg"
     run(state, PROGRAMS / "filled_bucket.py", folder, PICTURE=str(picture))
     assert_red_circle(picture)
+
+
+def test_deploy_builds_what_it_deploys_and_the_rehearsal_is_green(state: Path, tmp_path: Path) -> None:
+    """No archive is named; what is built brings packages for Python 3.9 and draws here all the same."""
+    cloud = {"MARQUEE_CLOUD": str(state)}
+    picture = tmp_path / "picture.png"
+    doctor = marquee("doctor", "--profile", "p100", **cloud)
+    assert "the archive fits vertex-pytorch-gpu-2-4" in doctor
+    assert "rehearsed with this machine's packages" in doctor
+    assert "rehearsed with this machine's packages" in marquee("deploy", "--profile", "p100", **cloud)
+    planned = marquee("plan", "--profile", "p100", **cloud)
+    assert "nothing to do" in planned
+    assert "rehearsal: rehearsed with this machine's packages" in planned
+    marquee(
+        "predict", "a red circle on a blue background", "--endpoint", "marquee", "-o", str(picture), **cloud
+    )
+    assert_red_circle(picture)
+    marquee("teardown", **cloud)
+
+
+def test_an_archive_that_google_would_refuse_is_refused_before_anything_is_made(
+    state: Path, model_mar: Path
+) -> None:
+    words = ("--profile", "p100", "--archive", str(model_mar))
+    environment = {**os.environ, "MARQUEE_CLOUD": str(state)}
+    for command in ("doctor", "deploy"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "pipeline", command, *words],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert ran.returncode == 1
+        assert f"{model_mar} does not bring diffusers" in ran.stdout + ran.stderr
+        assert "marquee build --container vertex-pytorch-gpu-2-4" in ran.stdout + ran.stderr
+    assert "not registered" in marquee("status", MARQUEE_CLOUD=str(state))

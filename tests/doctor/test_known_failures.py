@@ -220,7 +220,10 @@ def test_serve_3301_a_token_is_asked_for(
 ) -> None:
     archive = write_archive(tmp_path / "model.mar")
     properties = tmp_path / "config.properties"
-    properties.write_text("inference_address=http://0.0.0.0:8080\ndisable_token_authorization=True\n")
+    properties.write_text(
+        "inference_address=http://0.0.0.0:8080\ndisable_token_authorization=True\n"
+        "allowed_urls=none\nworkflow_store=/dev/null\n"
+    )
     findings = examine(subject_of(config_of(archive), archive, properties), TODAY)
     assert named(findings) == {"token_authorization"}
     cloud.painter = {"healthy": False}

@@ -8,10 +8,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,29 +18,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline.archive.build import BuildConfig, build
-from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer
-from pipeline.serving.settings import ServeOptions
-from pipeline.serving.torchserve import serve
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.torchserve
-
-
-@pytest.fixture(scope="module")
-def continuous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The embedded model with continuousBatching, as a container with TorchServe 0.12 may run it."""
-    folder = tmp_path_factory.mktemp("continuous")
-    config = (ROOT / "model_artifacts" / "model-config.yaml").read_text()
-    config = re.sub(r"(?m)^(batchSize|continuousBatching|maxBatchDelay):.*\n", "", config)
-    (folder / "c.yaml").write_text("batchSize: 48\nmaxBatchDelay: 1\ncontinuousBatching: true\n" + config)
-    built = build(
-        BuildConfig(str(ROOT / "model_artifacts" / "shapes"), folder / "model.mar", folder / "c.yaml"),
-        Silent(),
-    )
-    with serve(built.path, ServeOptions(threads=1)) as server:
-        yield server
 
 
 def body(number: int, **fields: Any) -> dict[str, Any]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import yaml
 from calls import DEADLINE_SECONDS, post_together
+from hostile import FORGED, forging, send_marked_prompts
 
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
 from pipeline.client import Client
 from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
+from pipeline.serving import launch_files
 from pipeline.serving.readiness import wait_until_ready
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
@@ -37,12 +45,11 @@ def eventually(true: Callable[[], bool]) -> bool:
 
 
 def copy_with(mar: Path, target: Path, changes: dict[str, bytes | None]) -> Path:
-    """The archive with members replaced (or left out, for None)."""
-    with zipfile.ZipFile(mar) as archive, zipfile.ZipFile(target, "w") as copy:
-        for name in archive.namelist():
-            data = changes.get(name, archive.read(name))
-            if data is not None:
-                copy.writestr(name, data)
+    """The archive with members replaced (or left out, for None), and sums that fit."""
+    with zipfile.ZipFile(mar) as archive:
+        content = {name: archive.read(name) for name in archive.namelist() if name != SUMS} | changes
+    members = [bytes_member(name, data) for name, data in content.items() if data is not None]
+    write_archive(target, members, Silent())
     return target
 
 
@@ -66,10 +73,14 @@ def test_a_failed_load_shows_the_workers_own_error(
 
 
 @pytest.mark.torchserve
-def test_an_archive_that_torchserve_refuses_ends_the_wait(model_mar: Path, tmp_path: Path) -> None:
+def test_an_archive_that_torchserve_refuses_ends_the_wait(
+    model_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = copy_with(model_mar, tmp_path / "broken.mar", {})
     with zipfile.ZipFile(broken, "a") as archive:
         archive.writestr("../outside", "")  # Java unpacks nothing of such an archive
+    # The verification would refuse it first.
+    monkeypatch.setattr(launch_files, "verified_copy", lambda mar, copy, **_: shutil.copyfile(mar, copy))
     with pytest.raises(MarqueeError, match=r"^TorchServe refused the archive\n") as caught:
         start(broken, ServeOptions(threads=1))
     assert "\n  | java.io.IOException: Detected Zip Slip vulnerability: ../outside" in str(caught.value)
@@ -97,23 +108,52 @@ def watching(server: RunningServer) -> Iterator[list[str]]:
         watcher.join()
 
 
+@contextmanager
+def no_file_grows(server: RunningServer) -> Iterator[None]:
+    """Whatever Java writes fails, as on a full disk."""
+    (java,) = psutil.Process(server.pid).children()
+    before = java.rlimit(psutil.RLIMIT_FSIZE)
+    java.rlimit(psutil.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        java.rlimit(psutil.RLIMIT_FSIZE, before)
+
+
 def test_a_killed_worker_ends_its_requests_and_comes_back(server: RunningServer) -> None:
     (worker,) = server.worker_state().pids
+    send_marked_prompts(server.ports.inference, f"{FORGED} by a client")
     with watching(server) as told:
-        killer = threading.Thread(target=kill_when_busy, args=(worker,))
-        killer.start()
-        answers = post_together(server.predict_url, [SLOW] * 6)
-        killer.join()
-
+        with ThreadPoolExecutor(1) as caller, no_file_grows(server):
+            busy = caller.submit(post_together, server.predict_url, [SLOW] * 6)
+            kill_when_busy(worker)
+            assert eventually(lambda: bool(told))  # of which no log tells
+        answers = busy.result()
         assert not any(isinstance(answer, httpx.ReadTimeout) for answer in answers)
         failed = [one for one in answers if isinstance(one, Exception) or one.status_code >= 500]
         assert failed
         with Client(server.url) as client:
             assert client.predict(["a red circle"])[0].width == 64
         assert server.worker_state().pids != (worker,)
-        assert eventually(lambda: len(told) == 2)
-    assert told[0].startswith("the worker died")
-    assert told[1] == "the worker is back"
+        assert eventually(lambda: told[-1] == "the worker is back")
+    assert told[0].startswith("the worker died (signal 9, SIGKILL, ")
+
+
+@pytest.mark.torchserve
+def test_an_archive_for_one_step_starts_among_forged_deaths(model_mar: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(model_mar) as archive:
+        settings = yaml.safe_load(archive.read("model-config.yaml"))
+    settings["marquee"]["defaults"] |= {"num_inference_steps": 1}
+    settings["marquee"]["limits"] |= {"max_num_inference_steps": 1}
+    changes = {"model-config.yaml": yaml.safe_dump(settings).encode()}
+    limited = copy_with(model_mar, tmp_path / "limited.mar", changes)
+    server = launch(limited, ServeOptions(threads=1))
+    try:
+        with forging(server.ports.inference):
+            wait_until_ready(server)
+        assert server.worker_ends() == ()
+    finally:
+        server.stop()
 
 
 @pytest.mark.torchserve

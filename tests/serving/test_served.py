@@ -11,10 +11,14 @@ import psutil
 import pytest
 from calls import difference, pixels, post, post_together
 
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
 from pipeline.client import Client
+from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
+from pipeline.serving.worker_state import ask_management
 
 ROOT = Path(__file__).parents[2]
 SECRET_PROMPT = "a xylophone nobody else would ask for"
@@ -75,12 +79,9 @@ def test_a_request_that_went_well_leaves_no_line(server: RunningServer) -> None:
 def test_the_server_describes_itself_to_torchserve_and_to_a_client(
     server: RunningServer, client: Client
 ) -> None:
-    import httpx
-
     described = client.describe()
     assert len(described["weights_digest"]) == 64
-    url = f"{server.management_url}/models/model?customized=true"
-    (version,) = httpx.get(url, timeout=60).json()
+    (version,) = ask_management(server.management_url, "/models/model?customized=true", 60).json()
     assert version["customizedMetadata"]["weights_digest"] == described["weights_digest"]
 
 
@@ -94,10 +95,10 @@ def test_metrics_are_prometheus(server: RunningServer) -> None:
 def marked_mar(model_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive with one line more: its handler gives its own path as its version."""
     marked = tmp_path_factory.mktemp("marked") / "model.mar"
-    with zipfile.ZipFile(model_mar) as archive, zipfile.ZipFile(marked, "w") as copy:
-        for name in archive.namelist():
-            extra = b"\n__version__ = __file__\n" if name == "handler/__init__.py" else b""
-            copy.writestr(name, archive.read(name) + extra)
+    with zipfile.ZipFile(model_mar) as archive:
+        content = {name: archive.read(name) for name in archive.namelist() if name != SUMS}
+    content["handler/__init__.py"] += b"\n__version__ = __file__\n"
+    write_archive(marked, [bytes_member(name, data) for name, data in content.items()], Silent())
     return marked
 
 

@@ -1,68 +1,60 @@
-"""Finding the worker's own error in TorchServe's logs; the lines are what TorchServe 0.12 wrote."""
+"""What explains the death of a worker: exit code, signal, and lines that no client can have written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.serving.worker_errors import count_worker_deaths, log_tail, worker_error, worker_lines
+from pipeline.serving.worker_errors import death_cause, log_tail, server_complaints
+from pipeline.serving.worker_reports import WorkerEnd
 from pipeline.serving.worker_state import WorkerState, parse_worker_state
 
-BIRTH = "s_name_part0=/tmp/x/.ts.sock, s_name_part1=9000, pid=9539"
-END = [
+END = (
     "Backend worker process died.",
     "Traceback (most recent call last):",
     "RuntimeError: 500 - Unknown exception",
-]
+)
 
 
-def write_model_log(logs: Path, *lines: str) -> Path:
-    prefix = "2026-11-21T11:59:16,926 [INFO ] W-9000-model_1.0-stdout - "
-    (logs / "model_log.log").write_text("".join(f"{prefix}{line}\n" for line in lines))
-    return logs
+def test_the_error_is_the_models_not_torchserves() -> None:
+    lines = ("Traceback (most recent call last):", "RuntimeError: conv_in.weight is missing", *END)
+    assert death_cause(WorkerEnd(7, 1, lines=lines)) == "RuntimeError: conv_in.weight is missing"
 
 
-def test_the_error_is_the_models_not_torchserves(tmp_path: Path) -> None:
-    logs = write_model_log(
-        tmp_path, BIRTH, "Traceback (most recent call last):", "RuntimeError: conv_in.weight is missing", *END
-    )
-    assert worker_error(logs) == "RuntimeError: conv_in.weight is missing"
-    assert worker_lines(logs, last=1) == END[-1:]
-    assert worker_lines(logs)[0] == BIRTH
-
-
-def test_an_import_error_is_found_behind_its_mask(tmp_path: Path) -> None:
-    logs = write_model_log(
-        tmp_path,
-        BIRTH,
+def test_an_import_error_is_found_behind_its_mask() -> None:
+    lines = (
         *END[:2],
         "ModuleNotFoundError: No module named 'diffusers'",
         "During handling of the above exception, another exception occurred:",
         "ModuleNotFoundError: No module named 'ts.torch_handler.marquee_handler'",
     )
-    assert worker_error(logs) == "ModuleNotFoundError: No module named 'diffusers'"
+    assert death_cause(WorkerEnd(7, 1, lines=lines)) == "ModuleNotFoundError: No module named 'diffusers'"
 
 
-RETRY = "2026-11-21T12:00:00 [INFO ] W-9000 org.pytorch.serve.wlm.WorkerThread - Retry worker: 9000 in 1 s\n"
+def test_without_an_error_the_exit_code_is_the_cause() -> None:
+    assert death_cause(WorkerEnd(7, 3, lines=("Torch worker started.",))) == "exit code 3"
 
 
-def test_the_error_is_that_of_the_last_death(tmp_path: Path) -> None:
-    logs = write_model_log(tmp_path, BIRTH, "ValueError: old", *END, BIRTH, "Torch worker started.")
-    (logs / "ts_log.log").write_text(RETRY)
-    assert worker_error(logs) == "ValueError: old"  # the second worker has only just begun
-    (logs / "ts_log.log").write_text(RETRY * 2)
-    assert worker_error(logs) is None  # it died too, without a word
+def test_a_signal_is_the_cause_whatever_was_printed_before() -> None:
+    end = WorkerEnd(7, -9, served=True, lines=("ValueError: long ago",))
+    assert death_cause(end) == "signal 9, SIGKILL, as the kernel sends it where memory is short"
+    assert death_cause(WorkerEnd(7, -11)) == "signal 11, SIGSEGV"
 
 
-def test_logs_that_are_not_there_yet(tmp_path: Path) -> None:
-    assert worker_error(tmp_path) is None
-    assert count_worker_deaths(tmp_path) == 0
+def test_a_worker_that_torchserve_ended_is_told_from_a_killed_one() -> None:
+    assert "responseTimeout" in death_cause(WorkerEnd(7, -9, stopped=True))
+    assert "together with" in death_cause(WorkerEnd(7, None))
+    failed = WorkerEnd(7, -9, stopped=True, lines=("ValueError: no weights", *END))
+    assert death_cause(failed) == "ValueError: no weights"
+
+
+def test_the_logs_are_shown_by_name_and_may_be_missing(tmp_path: Path) -> None:
     assert log_tail(tmp_path, 5) == ""
-
-
-def test_every_restart_is_a_death(tmp_path: Path) -> None:
-    (tmp_path / "ts_log.log").write_text(RETRY * 2 + "something else\n")
-    assert count_worker_deaths(tmp_path) == 2
-    assert log_tail(tmp_path, 1) == "--- ts_log.log\nsomething else"
+    (tmp_path / "ts_log.log").write_text(
+        "2026-11-21T12:00:00 [WARN ] main org.pytorch.serve.ModelServer - Failed to load model: model.mar\n"
+        "java.io.IOException: no\n\tat java.base/x\n"
+    )
+    assert log_tail(tmp_path, 1) == "--- ts_log.log\n\tat java.base/x"
+    assert server_complaints(tmp_path)[-1] == "java.io.IOException: no"
 
 
 def test_workers_are_ready_when_all_have_a_process() -> None:

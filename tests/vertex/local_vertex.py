@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from stub_container import StubContainers
 
 from pipeline.cloud.certificates import Certificate
 from pipeline.cloud.clock import Clock
+from pipeline.cloud.credentials import LocalCredentials, account_key
 from pipeline.cloud.faults import Fault, FaultBook, parse_fault
 from pipeline.cloud.storage.objects import ObjectStore, target
+from pipeline.cloud.tokens import Keys, Tokens
 from pipeline.cloud.vertex.containers import StartContainer
 from pipeline.cloud.vertex.server import VertexServers, start_vertex
 
@@ -19,6 +22,12 @@ LOCATION = "projects/marquee-local/locations/us-central1"
 NUMBERED = "projects/123456789012/locations/us-central1"
 IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest"
 MACHINE = {"machine_type": "n1-standard-8", "accelerator_type": "NVIDIA_TESLA_P100", "accelerator_count": 1}
+
+
+@cache
+def tokens() -> Tokens:
+    """One account for all tests: an RSA key takes a while to make."""
+    return Tokens(account_key(Path("/there/is/no/such/file")))
 
 
 @dataclass
@@ -52,7 +61,7 @@ class LocalVertex:
         self.servers = start_vertex(
             self.store,
             self.folder / "vertex",
-            self.certificate,
+            Keys(self.certificate, tokens()),
             self.faults,
             self.clock,
             start_container=self.start_container or self.containers.start,
@@ -115,7 +124,7 @@ class Clients:
 
 def make_clients(servers: VertexServers, certificate: Certificate, transport: str) -> Clients:
     from google.api_core.client_options import ClientOptions
-    from google.auth.credentials import AnonymousCredentials
+    from google.auth.transport.grpc import AuthMetadataPlugin
     from google.cloud import aiplatform_v1
 
     classes = (
@@ -123,15 +132,17 @@ def make_clients(servers: VertexServers, certificate: Certificate, transport: st
         aiplatform_v1.EndpointServiceClient,
         aiplatform_v1.PredictionServiceClient,
     )
+    credentials = LocalCredentials(tokens())
     if transport == "rest":
         options = ClientOptions(api_endpoint=servers.rest_url)
-        credentials = AnonymousCredentials()
         made = [each(transport="rest", client_options=options, credentials=credentials) for each in classes]
         return Clients(*made, close=[client.transport for client in made])
     import grpc
 
     # A channel of its own: gRPC reads the environment's root certificates only once in a process.
     roots = grpc.ssl_channel_credentials(certificate.ca_file.read_bytes())
-    channel = grpc.secure_channel(servers.grpc_address, roots, [("grpc.max_receive_message_length", -1)])
+    calls = grpc.metadata_call_credentials(AuthMetadataPlugin(credentials, None))
+    secured = grpc.composite_channel_credentials(roots, calls)
+    channel = grpc.secure_channel(servers.grpc_address, secured, [("grpc.max_receive_message_length", -1)])
     made = [each(transport=each.get_transport_class("grpc")(channel=channel)) for each in classes]
     return Clients(*made, close=[channel])

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from google.api_core import exceptions
-from local_vertex import IMAGE, LocalVertex
+from local_vertex import IMAGE, LocalVertex, tokens
+
+from pipeline.cloud.credentials import LocalCredentials
 
 
 @pytest.fixture
 def sdk(cloud: LocalVertex) -> Iterator[Any]:
     """google.cloud.aiplatform over REST: over gRPC it would read root certificates once for all tests."""
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
 
     assert cloud.servers
@@ -22,7 +23,7 @@ def sdk(cloud: LocalVertex) -> Iterator[Any]:
         location="us-central1",
         api_endpoint=cloud.servers.rest_url,
         api_transport="rest",
-        credentials=AnonymousCredentials(),
+        credentials=LocalCredentials(tokens()),
     )
     yield aiplatform
     aiplatform.initializer.global_config.__init__()

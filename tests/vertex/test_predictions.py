@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 from google.api_core import exceptions
-from local_vertex import Clients, LocalVertex
+from local_vertex import Clients, LocalVertex, tokens
 
 SHARED_LIMIT = 1_572_864
 DEDICATED_LIMIT = 10_000_000
@@ -35,7 +35,8 @@ class Dedicated:
 
     def post(self, body: Any, verb: str = "predict", **headers: str) -> requests.Response:
         data = body if isinstance(body, bytes) else json.dumps(body)
-        headers = {"Content-Type": "application/json", **headers}
+        token = tokens().issue()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}", **headers}
         return requests.post(
             f"{self.url}:{verb}", data=data, headers=headers, verify=self.ca_file, timeout=60
         )
@@ -134,7 +135,7 @@ def test_traffic_goes_by_weight(clients: Clients, endpoint: str) -> None:
     [first] = clients.endpoints.get_endpoint(name=endpoint).deployed_models
     second = clients.deploy(endpoint, clients.upload("letters").model, split={first.id: 70, "0": 30})
     archives = Counter(clients.predict(endpoint, {}).predictions[0]["archive"] for _ in range(50))
-    assert archives == {"shapes": 35, "letters": 15}
+    assert 2 <= archives["letters"] <= 32  # by chance: 15 on average
     change = {"name": endpoint, "traffic_split": {second.id: 100}}
     clients.endpoints.update_endpoint(endpoint=change, update_mask={"paths": ["traffic_split"]})
     assert {clients.predict(endpoint, {}).predictions[0]["archive"] for _ in range(5)} == {"letters"}
@@ -146,7 +147,7 @@ def test_two_versions_answer_each_for_itself(cloud: LocalVertex, clients: Client
     endpoint = clients.create_endpoint().name
     one = clients.deploy(endpoint, f"{first.model}@1")
     clients.deploy(endpoint, f"{first.model}@2", split={one.id: 50, "0": 50})
-    answers = [clients.predict(endpoint, {}) for _ in range(2)]
+    answers = [clients.predict(endpoint, {}) for _ in range(30)]  # who answers is chance
     told = {answer.model_version_id: answer.predictions[0]["archive"] for answer in answers}
     assert told == {"1": "shapes", "2": "letters"}
 

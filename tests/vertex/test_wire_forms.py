@@ -123,13 +123,17 @@ def test_pages_join_to_the_whole_and_a_foreign_token_is_refused() -> None:
         page(items, 3, "zzz")
 
 
-def test_traffic_is_spread_evenly_and_follows_a_changed_split() -> None:
-    splitter = TrafficSplitter()
-    first = [splitter.choose("e", {"a": 90, "b": 10}) for _ in range(100)]
-    assert Counter(first) == {"a": 90, "b": 10}
-    assert Counter(first[:20]) == {"a": 18, "b": 2}
-    assert Counter(splitter.choose("e", {"b": 100}) for _ in range(10)) == {"b": 10}
-    assert Counter(splitter.choose("e", {"b": 50, "c": 50}) for _ in range(10)) == {"b": 5, "c": 5}
+def test_traffic_is_spread_by_chance_and_follows_a_changed_split() -> None:
+    splitter = TrafficSplitter(seed=1)
+    chosen = [splitter.choose("e", {"a": 90, "b": 10, "c": 0}) for _ in range(2000)]
+    counted = Counter(chosen)
+    assert set(counted) == {"a", "b"}
+    assert 140 < counted["b"] < 260
+    by_tens = {Counter(chosen[start : start + 10])["b"] for start in range(0, 2000, 10)}
+    assert {0, 1, 2, 3} <= by_tens, "a share of 10 % is no turn in every ten"
+    again = TrafficSplitter(seed=1)
+    assert [again.choose("e", {"a": 90, "b": 10}) for _ in range(2000)] == chosen
+    assert {splitter.choose("e", {"b": 100}) for _ in range(10)} == {"b"}
 
 
 def test_names_are_read_with_the_project_s_number() -> None:

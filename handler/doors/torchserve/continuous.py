@@ -32,11 +32,13 @@ class ReplyChunk(Generic[Reply]):
     """The part of a reply that is sent now: nothing yet, or the whole answer.
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
-    was kept before, None completes one at once, with an HTTP status of its own.
+    was kept before, None completes one at once, with an HTTP status of its own. ``opens``: the request is
+    kept for the first time, so its headers leave now.
     """
 
     reply: Reply | None
     stop: bool | None
+    opens: bool = False
 
 
 Read = Callable[[int], Union[Arrival[Reply], Reply]]
@@ -83,7 +85,7 @@ class ContinuousBatches(Generic[Reply]):
         known = name in self._kept
         if reply is None:
             self._kept.add(name)
-            return ReplyChunk(None, False)
+            return ReplyChunk(None, False, opens=not known)
         self._kept.discard(name)
         return ReplyChunk(reply, True if known else None)
 

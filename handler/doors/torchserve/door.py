@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 
+# Every answer is a JSON object, so this is how each begins.
+OPENING = "{"
+
 # What a request is once it has been read: to be drawn, refused, or answered already.
 Parsed = Union[Request, Refusal, Reply]
 
@@ -202,17 +205,22 @@ def _send_chunks(context: Context, chunks: Sequence[ReplyChunk[Reply]]) -> list[
 
 
 def _send_chunk(context: Context, index: int, chunk: ReplyChunk[Reply]) -> str:
-    """The text to send now. After the headers have left, with status 200, an error names its own status."""
+    """The text to send now. After the headers have left, with status 200, an error names its own status.
+
+    The answer's first character leaves with the headers. TorchServe writes the chunks of a second request on
+    a connection into the answer to the first (docs/security.md): two opening braces make that no JSON.
+    """
     if chunk.reply is None:
         context.set_response_content_type(index, "application/json")
-        return ""
+        return OPENING if chunk.opens else ""
     if chunk.stop is None:
         return _send(context, index, chunk.reply)
-    if chunk.reply.status == 200:
-        return chunk.reply.text
-    answer = json.loads(chunk.reply.text)
-    answer["error"]["status"] = chunk.reply.status
-    return to_json(answer)
+    text = chunk.reply.text
+    if chunk.reply.status != 200:
+        answer = json.loads(text)
+        answer["error"]["status"] = chunk.reply.status
+        text = to_json(answer)
+    return text[len(OPENING) :]
 
 
 def _stop(chunk: ReplyChunk[Reply], _: object) -> bool | None:

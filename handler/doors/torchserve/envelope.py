@@ -6,6 +6,7 @@ Beside ``handler.doors.torchserve.door`` and its metrics this is all that knows 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,14 +56,17 @@ def _pass_through(self: Any, data: Any, context: Any) -> Any:
 
 
 def own_envelopes() -> None:
-    """Have TorchServe's envelopes hand over whole requests, where this TorchServe has them.
+    """Have TorchServe hand over whole requests, as bytes, where this TorchServe has such envelopes.
 
     The json envelope drops ``parameters``, merges the requests of a batch into one list, and answers one bad
-    body with 503 for all (ts/torch_handler/request_envelope/json.py, the same from 0.7 to 0.12).
+    body with 503 for all (ts/torch_handler/request_envelope/json.py, the same from 0.7 to 0.12). A body of
+    application/json or text would be parsed before the handler could look at its size and its keys; the
+    variable is read anew for each request (ts/protocol/otf_message_handler.py, _retrieve_input_data).
     """
     try:
         from ts.torch_handler.request_envelope import body, json
     except ImportError:
         return
+    os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
     json.JSONEnvelope.handle = _pass_through
     body.BodyEnvelope.handle = _pass_through

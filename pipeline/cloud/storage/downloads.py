@@ -44,7 +44,7 @@ def content_headers(stored: StoredObject) -> dict[str, str]:
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
     """First byte and number of bytes; None for the whole. Raises StorageError 416."""
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    match = re.fullmatch(r"bytes=([0-9]{0,19})-([0-9]{0,19})", header.strip())
     if not match or match.group(0) == "bytes=-":
         return None
     first, last = match.groups()

@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from pipeline.cloud.storage.draft import BLOCK, Checksums
+from pipeline.cloud.body import Body
+from pipeline.cloud.gate import refuse_other_than_json
+from pipeline.cloud.json_body import read_object
+from pipeline.cloud.storage.draft import Checksums
 from pipeline.cloud.storage.errors import invalid
 
-
-class ConnectionCut(Exception):
-    """The connection is to be reset now, in the middle of a body, without an answer."""
-
-
-class Body:
-    """A request's body, to be read once, in blocks of at most 1 MiB. ``length`` None means chunked."""
-
-    def __init__(self, stream: BinaryIO, length: int | None) -> None:
-        self._stream = stream
-        self._left = length or 0
-        self._chunked = length is None
-        self.cut_after: int | None = None  # bytes; a fault
-
-    def blocks(self) -> Iterator[bytes]:
-        """Raises ConnectionCut when the sender goes away in the middle, or a fault says so."""
-        while block := self._next(BLOCK if self.cut_after is None else min(BLOCK, self.cut_after)):
-            yield block
-            if self.cut_after is not None:
-                self.cut_after -= len(block)
-                if self.cut_after <= 0:
-                    raise ConnectionCut
-
-    def read(self) -> bytes:
-        return b"".join(self.blocks())
-
-    def drain(self) -> None:
-        for _ in self.blocks():
-            pass
-
-    def _next(self, size: int) -> bytes:
-        if self._chunked and not self._left and not self._next_chunk():
-            return b""
-        if not self._left:
-            return b""
-        block = self._stream.read(min(size, self._left))
-        if not block:
-            raise ConnectionCut
-        self._left -= len(block)
-        if self._chunked and not self._left:
-            self._stream.readline()
-        return block
-
-    def _next_chunk(self) -> bool:
-        line = self._stream.readline()
-        if not line:
-            raise ConnectionCut
-        self._left = int(line.partition(b";")[0], 16)
-        if not self._left:
-            self._chunked = False
-            while self._stream.readline().strip():
-                pass
-        return self._left > 0
+MOST_JSON_BYTES = 8 << 20  # a policy or a list of 32 components is far smaller
 
 
 @dataclass(frozen=True)
@@ -94,7 +46,10 @@ class Request:
         return f"{scheme}://{host}"
 
     def json(self) -> dict[str, Any]:
-        content = self.body.read()
+        """The body's object, which is declared as JSON; empty when there is no body."""
+        content = self.body.read(MOST_JSON_BYTES)
+        if content:
+            refuse_other_than_json(self.headers.get("Content-Type"))
         return parse_json(content) if content else {}
 
     def checksums(self) -> Checksums:
@@ -127,14 +82,13 @@ def json_response(
 
 def parse_json(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except ValueError:
-        raise invalid("Parse Error") from None
-    if not isinstance(value, dict):
-        raise invalid("Parse Error: an object is expected")
-    return value
+        return read_object(content)
+    except ValueError as error:
+        raise invalid(f"Parse Error: {error}") from None
 
 
-def segment(text: str) -> str:
-    """One segment of a path, decoded."""
-    return unquote(text)
+def whole_number(text: str, name: str) -> int:
+    """A number of at most nineteen digits; raises StorageError 400 that names the field."""
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise invalid(f"Invalid value for {name}: {text[:80]}")
+    return int(text)

@@ -81,6 +81,13 @@ class Index:
     def drop_upload(self, upload_id: str) -> None:
         self._run("DELETE FROM uploads WHERE id = ?", upload_id)
 
+    def blob_names(self) -> set[str]:
+        return {row["blob"] for row in self._rows("SELECT record FROM objects")}
+
+    def upload_ids(self) -> set[str]:
+        with self._lock:
+            return {upload_id for (upload_id,) in self._database.execute("SELECT id FROM uploads")}
+
     def _rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         with self._lock:
             return [json.loads(record) for (record,) in self._database.execute(query, values)]

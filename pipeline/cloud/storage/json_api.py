@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.cloud.projects import project_number
 from pipeline.cloud.storage.downloads import content_response
 from pipeline.cloud.storage.errors import StorageError, invalid
-from pipeline.cloud.storage.exchange import Request, Response, json_response
+from pipeline.cloud.storage.exchange import Request, Response, json_response, whole_number
 from pipeline.cloud.storage.listing import decode_token, encode_token, list_page, page_size
 from pipeline.cloud.storage.objects import target
-from pipeline.cloud.storage.records import Preconditions
+from pipeline.cloud.storage.records import Preconditions, StoredObject
 from pipeline.cloud.storage.resources import (
     bucket_changes,
     bucket_resource,
@@ -130,12 +132,10 @@ def delete_object(service: Service, request: Request, bucket: str, name: str) ->
 
 def compose(service: Service, request: Request, bucket: str, name: str) -> Response:
     wanted = request.json()
-    sources = []
-    for part in wanted.get("sourceObjects", []):
-        generation = int(part["generation"]) if part.get("generation") else None
-        match = (part.get("objectPreconditions") or {}).get("ifGenerationMatch")
-        conditions = Preconditions(generation_match=int(match) if match is not None else None)
-        sources.append(service.store.get(bucket, part["name"], conditions, generation))
+    parts = wanted.get("sourceObjects", [])
+    if not isinstance(parts, list) or not isinstance(wanted.get("destination") or {}, dict):
+        raise invalid("Invalid value for sourceObjects or destination.")
+    sources = [_component(service, bucket, part) for part in parts]
     settings = object_settings(wanted.get("destination") or {})
     if sources and "contentType" not in settings:
         settings["contentType"] = sources[0].content_type
@@ -145,6 +145,21 @@ def compose(service: Service, request: Request, bucket: str, name: str) -> Respo
         for source in sources:
             service.store.delete(bucket, source.name, generation=source.generation)
     return json_response(object_resource(stored, request.base_url))
+
+
+def _component(service: Service, bucket: str, part: Any) -> StoredObject:
+    """One source of a composed object, with its own preconditions."""
+    conditions = (part.get("objectPreconditions") or {}) if isinstance(part, dict) else None
+    if not isinstance(conditions, dict) or not isinstance(part.get("name"), str):
+        raise invalid("Invalid value for sourceObjects: each is an object with a name.")
+    match, generation = conditions.get("ifGenerationMatch"), part.get("generation")
+    wanted = None if match is None else whole_number(str(match), "ifGenerationMatch")
+    return service.store.get(
+        bucket,
+        part["name"],
+        Preconditions(generation_match=wanted),
+        whole_number(str(generation), "generation") if generation else None,
+    )
 
 
 def rewrite(
@@ -173,7 +188,8 @@ def _copied(
 ) -> dict[str, object]:
     text = request.query.get("sourceGeneration")
     conditions = Preconditions.of(request.query, "ifSource")
-    stored = service.store.get(*source, conditions, int(text) if text else None)
+    generation = whole_number(text, "sourceGeneration") if text else None
+    stored = service.store.get(*source, conditions, generation)
     service.refuse_if_asked(*destination)
     settings = object_settings(request.json()) or stored.settings
     copied = service.store.copy(stored, target(*destination, settings), Preconditions.of(request.query))
@@ -188,8 +204,4 @@ def _project(request: Request) -> str:
 
 def _generation(request: Request) -> int | None:
     text = request.query.get("generation")
-    if text is None:
-        return None
-    if not text.isdigit():
-        raise invalid(f"Invalid value for generation: {text}")
-    return int(text)
+    return None if text is None else whole_number(text, "generation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -54,8 +54,8 @@ def list_page(store: ObjectStore, bucket: str, query: Mapping[str, str]) -> Page
 
 def page_size(query: Mapping[str, str]) -> int:
     text = query.get("maxResults", str(MAX_RESULTS))
-    if not text.isdigit() or int(text) < 1:
-        raise StorageError(400, "invalidParameter", f"Invalid value for maxResults: {text}")
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) < 1:
+        raise StorageError(400, "invalidParameter", f"Invalid value for maxResults: {text[:80]}")
     return min(int(text), MAX_RESULTS)
 
 
@@ -82,6 +82,6 @@ def encode_token(name: str) -> str:
 
 def decode_token(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise StorageError(400, "invalidParameter", f"Invalid page token: {token}") from None
+        return base64.b64decode(token, b"-_", validate=True).decode()
+    except ValueError:
+        raise StorageError(400, "invalidParameter", f"Invalid page token: {token[:80]}") from None

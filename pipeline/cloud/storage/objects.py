@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from pipeline.cloud.storage.draft import BLOCK, Checksums, Draft
 from pipeline.cloud.storage.errors import StorageError, conflict, invalid, no_bucket, no_object
 from pipeline.cloud.storage.index import Index
+from pipeline.cloud.storage.leftovers import sweep
 from pipeline.cloud.storage.records import ALWAYS, Bucket, Preconditions, StoredObject, timestamp
 
 MAX_COMPONENTS = 32  # https://cloud.google.com/storage/docs/composite-objects
@@ -33,13 +34,12 @@ class ObjectStore:
         for path in (self.uploads, self._blobs):
             path.mkdir(parents=True, exist_ok=True)
         self.index = Index(folder / "index.sqlite3")
+        sweep(self.index, self._blobs, self.uploads)
         self.lock = threading.RLock()
         self._last_generation = 0
 
     def close(self) -> None:
         self.index.close()
-
-    # Buckets
 
     def create_bucket(self, name: str, settings: dict[str, Any] | None = None) -> Bucket:
         if not BUCKET_NAME.fullmatch(name):
@@ -86,8 +86,6 @@ class ObjectStore:
             if next(self.index.objects(name), None):
                 raise conflict("The bucket you tried to delete is not empty.")
             self.index.drop_bucket(name)
-
-    # Objects
 
     def list(self, bucket: str, prefix: str = "") -> list[StoredObject]:
         """All live objects whose names begin with ``prefix``, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,8 +66,8 @@ class Preconditions:
             value = query.get(prefix + name)
             if value is None:
                 return None
-            if not value.lstrip("-").isdigit():
-                raise StorageError(400, "invalidParameter", f"Invalid value for {prefix}{name}: {value}")
+            if not re.fullmatch(r"-?[0-9]{1,19}", value):
+                raise StorageError(400, "invalidParameter", f"Invalid value for {prefix}{name}: {value[:80]}")
             return int(value)
 
         return cls(

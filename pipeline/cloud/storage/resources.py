@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pipeline.cloud.projects import project_number
 from pipeline.cloud.storage.draft import Checksums
-from pipeline.cloud.storage.errors import not_emulated
+from pipeline.cloud.storage.errors import invalid, not_emulated
 from pipeline.cloud.storage.records import Bucket, StoredObject
 
 BUCKET_DEFAULTS: dict[str, Any] = {
@@ -73,7 +73,10 @@ def bucket_changes(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_bucket_features(resource: dict[str, Any]) -> None:
-    if (resource.get("versioning") or {}).get("enabled"):
+    versioning = resource.get("versioning") or {}
+    if not isinstance(versioning, dict):
+        raise invalid("Invalid value for versioning: an object is expected.")
+    if versioning.get("enabled"):
         raise not_emulated("object versioning")
     for feature in ("retentionPolicy", "encryption", "hierarchicalNamespace"):
         if resource.get(feature):
@@ -117,8 +120,27 @@ def object_settings(resource: dict[str, Any]) -> dict[str, Any]:
     for feature in ("temporaryHold", "eventBasedHold", "retention", "kmsKeyName"):
         if resource.get(feature):
             raise not_emulated(f"{feature} of objects")
-    return {key: resource[key] for key in OBJECT_FIELDS if key in resource}
+    return checked_settings({key: resource[key] for key in OBJECT_FIELDS if key in resource})
+
+
+def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings; raises StorageError 400 for one that is no text or could not be sent as a header."""
+    for key, value in settings.items():
+        if value is not None and not (_is_metadata(value) if key == "metadata" else _is_header(value)):
+            raise invalid(f"Invalid value for {key}: {str(value)[:80]!r}")
+    return settings
+
+
+def _is_header(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and all(ord(letter) < 256 for letter in value)
+
+
+def _is_metadata(value: object) -> bool:
+    return isinstance(value, dict) and all(text is None or isinstance(text, str) for text in value.values())
 
 
 def object_checksums(resource: dict[str, Any]) -> Checksums:
-    return Checksums(resource.get("crc32c"), resource.get("md5Hash"))
+    found = [resource.get(key) for key in ("crc32c", "md5Hash")]
+    if not all(value is None or isinstance(value, str) for value in found):
+        raise invalid("Invalid value for crc32c or md5Hash: a text is expected.")
+    return Checksums(*found)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
-import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -42,7 +42,7 @@ class ContentRange:
 
     @classmethod
     def parse(cls, text: str) -> ContentRange:
-        match = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", text.strip())
+        match = re.fullmatch(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", text.strip())
         if not match:
             raise invalid(f"Invalid Content-Range: {text}")
         first, last, total = (int(part) if part and part != "*" else None for part in match.groups())
@@ -66,7 +66,7 @@ class ResumableUploads:
     ) -> Session:
         self._store.check_write(place.bucket, place.name, preconditions)
         session = Session(
-            uuid.uuid4().hex,
+            secrets.token_hex(32),  # its URI is enough to go on with the upload
             place.bucket,
             place.name,
             place.settings,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
+from pipeline.cloud.body import Body
 from pipeline.cloud.faults import FaultBook
+from pipeline.cloud.gate import Refused
+from pipeline.cloud.http_server import HTTP_STATUS, GatedHandler, GatedServer
 from pipeline.cloud.storage import json_api, upload_api, xml_api
 from pipeline.cloud.storage.errors import StorageError
-from pipeline.cloud.storage.exchange import Body, ConnectionCut, Request, Response, json_response
+from pipeline.cloud.storage.exchange import Request, Response, json_response
 from pipeline.cloud.storage.objects import ObjectStore
 from pipeline.cloud.storage.parts import PartUploads
 from pipeline.cloud.storage.resumable import ResumableUploads
 from pipeline.cloud.storage.service import Service
+from pipeline.cloud.tokens import Tokens
 
 BUCKET = r"/storage/v1/b/(?P<bucket>[^/]+)"
 OBJECT = BUCKET + r"/o/(?P<name>[^/]+)"
@@ -46,20 +46,38 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("DELETE", "/upload" + BUCKET + "/o", upload_api.cancel_upload),
 ]
 COMPILED = [(method, re.compile(pattern), function) for method, pattern, function in ROUTES]
-POLL = 0.05  # seconds; how soon a server notices that it is to stop
+JSON_PATH = re.compile(r"(/upload|/download|/batch)?/storage/v1(/|$)")
+SESSION_PATH = re.compile(f"/upload{BUCKET}/o")
 CUSTOMER_KEY = "x-goog-encryption-key"
+DRAIN_BYTES = 1 << 30  # read and forgotten of an upload that is refused, so that the refusal arrives
+# What the JSON API calls the reasons of a refusal at the gate; and the XML API its codes.
+REASONS = {
+    "CREDENTIALS_MISSING": "required",
+    "ACCESS_TOKEN_TYPE_UNSUPPORTED": "authError",
+    "ACCESS_TOKEN_EXPIRED": "authError",
+}
+XML_CODES = {
+    "INVALID_ARGUMENT": "InvalidArgument",
+    "UNAUTHENTICATED": "AuthenticationRequired",
+    "PERMISSION_DENIED": "AccessDenied",
+    "INTERNAL": "InternalError",
+}
 
 
 def answer(service: Service, request: Request) -> Response:
     """Do what a request asks. Refusals become answers in the dialect of the request."""
-    if not re.match(r"(/upload|/download|/batch)?/storage/v1(/|$)", request.path):
+    if not JSON_PATH.match(request.path):
         return _answer_xml(service, request)
     try:
         return _answer_json(service, request)
     except StorageError as error:
-        detail = {"message": error.message, "domain": "global", "reason": error.reason}
-        body = {"code": error.status, "message": error.message, "errors": [detail]}
-        return Response(304) if error.status == 304 else json_response({"error": body}, error.status)
+        return Response(304) if error.status == 304 else json_error(error)
+
+
+def json_error(error: StorageError) -> Response:
+    detail = {"message": error.message, "domain": "global", "reason": error.reason}
+    body = {"code": error.status, "message": error.message, "errors": [detail]}
+    return json_response({"error": body}, error.status)
 
 
 def _answer_json(service: Service, request: Request) -> Response:
@@ -91,30 +109,40 @@ def _answer_xml(service: Service, request: Request) -> Response:
         return xml_api.xml_error(error)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(GatedHandler):
     """One connection: HTTP/1.1 with keep-alive, bodies read and sent in blocks."""
 
-    protocol_version = "HTTP/1.1"
     server_version = "marquee-storage"
-    disable_nagle_algorithm = True
     rbufsize = 1 << 18
     wbufsize = 1 << 16
     server: StorageServer
 
-    def _serve(self) -> None:
-        chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
-        body = Body(self.rfile, None if chunked else int(self.headers.get("Content-Length") or 0))  # type: ignore[arg-type]
-        request = Request.parse(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
-        try:
-            response = answer(self.server.service, request)
-            body.drain()
-            self._send(response)
-        except ConnectionCut:
-            self._reset()
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
+    def needs_token(self) -> bool:
+        """The URI of a resumable session is a secret of its own, as at Google: it is enough to go on with it.
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+        https://cloud.google.com/storage/docs/resumable-uploads#session-uris
+        """
+        path, _, query = self.path.partition("?")
+        session = self.command in ("PUT", "DELETE") and SESSION_PATH.fullmatch(path)
+        return not (session and "upload_id" in parse_qs(query))
+
+    def respond(self, body: Body) -> None:
+        request = Request.parse(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
+        response = answer(self.server.service, request)
+        if not body.drain(DRAIN_BYTES):
+            self.close_connection = True
+        self._send(response)
+
+    def refusal(self, refused: Refused) -> tuple[str, bytes]:
+        status = HTTP_STATUS[refused.code]
+        if not JSON_PATH.match(self.path):
+            code = XML_CODES[refused.code]
+            response = xml_api.xml_error(StorageError(status, code, refused.message))
+        else:
+            reason = REASONS.get(refused.reason) or refused.reason or "forbidden"
+            response = json_error(StorageError(status, reason, refused.message))
+        assert isinstance(response.body, bytes)
+        return response.headers["Content-Type"], response.body
 
     def _send(self, response: Response) -> None:
         body = response.body
@@ -123,11 +151,13 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"Content-Length": str(length), **response.headers}
         if response.status in (204, 304):
             del headers["Content-Length"]
+        if self.close_connection:
+            headers["Connection"] = "close"
         for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
         if isinstance(body, bytes):
-            self.wfile.write(body)
+            self.wfile.write(body if self.command != "HEAD" else b"")
             self.wfile.flush()
             return
         self.wfile.flush()
@@ -135,37 +165,15 @@ class Handler(BaseHTTPRequestHandler):
             if length:
                 self.connection.sendfile(body, response.start, length)
 
-    def _reset(self) -> None:
-        """End the connection as a broken network does: with a reset, not a goodbye."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close_connection = True
-        self.server.drop_request(self.connection)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent: the log is for what goes wrong."""
-
-
-class StorageServer(ThreadingHTTPServer):
+class StorageServer(GatedServer):
     """Serves an ObjectStore on a loopback port; ``port`` 0 takes a free one. Close it with ``stop``."""
 
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, store: ObjectStore, faults: FaultBook, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, store: ObjectStore, faults: FaultBook, tokens: Tokens, port: int = 0) -> None:
+        super().__init__("storage", tokens, Handler, port)
         self.service = Service(store, ResumableUploads(store), PartUploads(store), faults)
-        self._thread = threading.Thread(target=self.serve_forever, args=(POLL,), name="storage", daemon=True)
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def drop_request(self, connection: socket.socket) -> None:
-        """Close without shutdown: a shutdown would send a polite end first."""
-        connection.close()
+        self.start()
 
     def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
+        super().stop()
         self.service.resumable.close()

@@ -10,13 +10,16 @@ from collections.abc import Iterable
 from email.message import Message
 from typing import Any
 
-from pipeline.cloud.storage.errors import invalid
-from pipeline.cloud.storage.exchange import Request, Response, json_response, parse_json
+from pipeline.cloud.storage.errors import invalid, no_upload
+from pipeline.cloud.storage.exchange import Request, Response, json_response, parse_json, whole_number
 from pipeline.cloud.storage.objects import target
 from pipeline.cloud.storage.records import Preconditions, StoredObject
 from pipeline.cloud.storage.resources import object_checksums, object_resource, object_settings
-from pipeline.cloud.storage.resumable import ContentRange
+from pipeline.cloud.storage.resumable import ContentRange, Session
 from pipeline.cloud.storage.service import Service
+
+# Google's client sends more than 8 MiB by a resumable upload; a multipart body is held in memory here.
+MOST_MULTIPART_BYTES = 64 << 20
 
 
 def insert_object(service: Service, request: Request, bucket: str) -> Response:
@@ -38,7 +41,9 @@ def _simple(service: Service, request: Request, bucket: str) -> Response:
 def _multipart(service: Service, request: Request, bucket: str) -> Response:
     """One body with the resource and the content. Google's client keeps it for small content: read whole."""
     service.cut_if_asked(request, bucket, request.query.get("name", ""))
-    metadata, headers, content = _two_parts(request.headers.get("Content-Type", ""), request.body.read())
+    metadata, headers, content = _two_parts(
+        request.headers.get("Content-Type", ""), request.body.read(MOST_MULTIPART_BYTES)
+    )
     resource = {"contentType": headers.get("content-type"), **parse_json(metadata)}
     resource.setdefault("name", request.query.get("name", ""))
     return _store(service, request, bucket, resource, [content])
@@ -103,7 +108,7 @@ def _start(service: Service, request: Request, bucket: str) -> Response:
         target(bucket, name, object_settings(resource)),
         Preconditions.of(request.query),
         request.checksums().merge(object_checksums(resource)),
-        int(length) if length else None,
+        whole_number(length, "X-Upload-Content-Length") if length else None,
     )
     path = f"{request.base_url}/upload/storage/v1/b/{bucket}/o"
     location = f"{path}?uploadType=resumable&upload_id={session.id}"
@@ -112,7 +117,7 @@ def _start(service: Service, request: Request, bucket: str) -> Response:
 
 def continue_upload(service: Service, request: Request, bucket: str) -> Response:
     upload_id = request.query.get("upload_id", "")
-    session = service.resumable.session(upload_id)
+    session = _session_in(service, upload_id, bucket)
     text = request.headers.get("Content-Range")
     content_range = ContentRange.parse(text) if text else None
     if content_range is None or content_range.first is not None:
@@ -125,5 +130,13 @@ def continue_upload(service: Service, request: Request, bucket: str) -> Response
 
 
 def cancel_upload(service: Service, request: Request, bucket: str) -> Response:
-    service.resumable.cancel(request.query.get("upload_id", ""))
+    service.resumable.cancel(_session_in(service, request.query.get("upload_id", ""), bucket).id)
     return Response(499)
+
+
+def _session_in(service: Service, upload_id: str, bucket: str) -> Session:
+    """The session of this id, if it is one of this bucket; raises StorageError 404."""
+    session = service.resumable.session(upload_id)
+    if session.bucket != bucket:
+        raise no_upload(upload_id)
+    return session

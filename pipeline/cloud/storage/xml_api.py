@@ -11,9 +11,11 @@ from xml.sax.saxutils import escape
 
 from pipeline.cloud.storage.downloads import content_response
 from pipeline.cloud.storage.errors import StorageError
-from pipeline.cloud.storage.exchange import Request, Response
+from pipeline.cloud.storage.exchange import Request, Response, whole_number
+from pipeline.cloud.storage.resources import checked_settings
 from pipeline.cloud.storage.service import Service
 
+MOST_XML_BYTES = 8 << 20  # ten thousand parts take less than one
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 SETTING_HEADERS = {
     "Content-Type": "contentType",
@@ -23,7 +25,12 @@ SETTING_HEADERS = {
     "Content-Language": "contentLanguage",
     "x-goog-storage-class": "storageClass",
 }
-CODES = {"notFound": "NoSuchKey", "conditionNotMet": "PreconditionFailed", "forbidden": "AccessDenied"}
+CODES = {
+    "invalid": "InvalidArgument",
+    "notFound": "NoSuchKey",
+    "conditionNotMet": "PreconditionFailed",
+    "forbidden": "AccessDenied",
+}
 
 
 def serve_object(service: Service, request: Request, bucket: str, name: str) -> Response:
@@ -53,10 +60,11 @@ def _start(service: Service, request: Request, bucket: str, name: str) -> Respon
 def _receive(service: Service, request: Request, bucket: str, name: str) -> Response:
     service.cut_if_asked(request, bucket, name)
     number = request.query.get("partNumber", "")
-    if not number.isdigit():
-        raise StorageError(400, "InvalidArgument", f"Invalid part number: {number}")
     part = service.parts.receive(
-        request.query["uploadId"], int(number), request.body.blocks(), request.checksums()
+        request.query["uploadId"],
+        whole_number(number, "partNumber"),
+        request.body.blocks(),
+        request.checksums(),
     )
     return Response(200, {"ETag": part.etag, "x-goog-hash": f"crc32c={part.crc32c},md5={part.md5}"})
 
@@ -64,7 +72,7 @@ def _receive(service: Service, request: Request, bucket: str, name: str) -> Resp
 def _complete(service: Service, request: Request) -> Response:
     _refuse_preconditions(request)
     try:
-        root = ElementTree.fromstring(request.body.read())
+        root = ElementTree.fromstring(request.body.read(MOST_XML_BYTES))
         parts = [(int(part[0].text or ""), part[1].text or "") for part in root]
     except (ElementTree.ParseError, ValueError, IndexError):
         raise StorageError(400, "MalformedXML", "The XML you provided was not well-formed.") from None
@@ -88,7 +96,7 @@ def _settings(request: Request) -> dict[str, Any]:
     }
     prefix = "x-goog-meta-"
     metadata = {k[len(prefix) :]: v for k, v in request.headers.items() if k.lower().startswith(prefix)}
-    return {**settings, "metadata": metadata} if metadata else settings
+    return checked_settings({**settings, "metadata": metadata} if metadata else settings)
 
 
 def _xml(root: str, values: dict[str, str]) -> Response:

@@ -20,7 +20,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """One replica to start: the archive, how many threads it may use, how long it may take."""
+    """One replica to start: the archive, its image, how many threads it may use, how long it may take."""
 
     archive: Path
     folder: Path
@@ -30,6 +30,7 @@ class ContainerSpec:
     predict_route: str = PREDICT_ROUTE
     health_route: str = HEALTH_ROUTE
     environment: Mapping[str, str] = field(default_factory=dict)
+    image_uri: str = ""
 
 
 class NeverReady(Exception):

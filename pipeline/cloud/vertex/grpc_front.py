@@ -8,17 +8,21 @@ from typing import Any
 
 import grpc
 from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from pipeline.cloud.certificates import Certificate
+from pipeline.cloud.token_interceptor import TokenInterceptor
+from pipeline.cloud.tokens import Keys
 from pipeline.cloud.vertex.calls import Call, Handler, RawAnswer, bare
-from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status
+from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, invalid
 from pipeline.cloud.vertex.methods import Method
 from pipeline.cloud.vertex.rest_front import unserved
 
-# The service states its own limits in its own words, so gRPC's (4 MiB) must not come first.
+# The service states its own limits in its own words, so gRPC's (4 MiB) must not come first. This one only
+# bounds what is held in memory before, also of a compressed message.
+_MOST_BYTES = 64 << 20
 _OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", _MOST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
 ]
@@ -32,16 +36,16 @@ class GrpcServer:
         self,
         methods: Sequence[Method],
         handlers: Mapping[str, Handler],
-        certificate: Certificate,
+        keys: Keys,
         port: int = 0,
     ) -> None:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
-        self._server = grpc.server(pool, options=_OPTIONS)
+        self._server = grpc.server(pool, interceptors=[TokenInterceptor(keys.tokens)], options=_OPTIONS)
         for service in {method.service for method in methods}:
             served = {m.name: _serve(m, handlers.get(m.key)) for m in methods if m.service == service}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, served),))
-        pair = (certificate.key_file.read_bytes(), certificate.certificate_file.read_bytes())
-        bound = self._server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
+        credentials = keys.certificate.grpc_credentials()
+        bound = self._server.add_secure_port(f"127.0.0.1:{port}", credentials)
         self.address = f"localhost:{bound}"
         self._server.start()
 
@@ -50,20 +54,24 @@ class GrpcServer:
 
 
 def _serve(method: Method, handler: Handler | None) -> Any:
-    def read(raw: bytes) -> tuple[Any, int]:
-        return method.read(raw), len(raw)
-
-    def answer(request: tuple[Any, int], context: Any) -> Any:
+    def answer(raw: bytes, context: Any) -> Any:
         try:
             if handler is None:
                 raise unserved(method)
-            return _plain(handler(request[0], Call(size=request[1])), context)
+            return _plain(handler(_read(method, raw), Call(size=len(raw))), context)
         except ServiceFailure as failure:
             context.abort_with_status(rpc_status.to_status(failure.status()))
 
     if method.streams:
-        return grpc.unary_stream_rpc_method_handler(_as_stream(answer), read, _write)
-    return grpc.unary_unary_rpc_method_handler(answer, read, _write)
+        return grpc.unary_stream_rpc_method_handler(_as_stream(answer), None, _write)
+    return grpc.unary_unary_rpc_method_handler(answer, None, _write)
+
+
+def _read(method: Method, raw: bytes) -> Any:
+    try:
+        return method.read(raw)
+    except DecodeError as error:
+        raise invalid(f"The request message cannot be read: {error}") from error
 
 
 def _as_stream(answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Iterator[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -80,6 +81,7 @@ class ModelService:
         location = read_location(request.parent)
         model = request.model
         enforce(rules.check_upload(_plain_upload(request, location), today(self._clock)))
+        _check_routes(model.container_spec)
         if model.artifact_uri:
             names = self._artifacts.names(model.artifact_uri)
             if rules.parse_prebuilt(model.container_spec.image_uri):
@@ -205,6 +207,14 @@ class ModelService:
     def _delete(self, task: Task) -> Any:
         self._models.remove(task.plan["model"], task.plan["version"])
         return empty_pb2.Empty()
+
+
+def _check_routes(container: Any) -> None:
+    """Both are appended to the replica's address, and must not lead anywhere else."""
+    for field in ("predict_route", "health_route"):
+        route = getattr(container, field)
+        if route and not re.fullmatch(r"/(?!/)[\w.~:/-]*", route, re.ASCII):
+            raise invalid(f"Invalid container_spec.{field} {route!r}: a path such as /predictions/model.")
 
 
 def _plain_upload(request: Any, location: str) -> rules.Upload:

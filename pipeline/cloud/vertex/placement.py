@@ -50,6 +50,7 @@ class Placement:
             predict_route=container.predict_route or PREDICT_ROUTE,
             health_route=container.health_route or HEALTH_ROUTE,
             environment=self._environment(),
+            image_uri=container.image_uri,
         )
 
     def _environment(self) -> dict[str, str]:

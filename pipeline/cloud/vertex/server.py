@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cloud.certificates import Certificate
 from pipeline.cloud.clock import Clock
 from pipeline.cloud.faults import FaultBook
 from pipeline.cloud.storage.objects import ObjectStore
+from pipeline.cloud.tokens import Keys
 
 if TYPE_CHECKING:
     from pipeline.cloud.vertex.containers import StartContainer
@@ -45,7 +45,7 @@ class VertexServers:
 def start_vertex(
     store: ObjectStore,
     folder: Path,
-    certificate: Certificate,
+    keys: Keys,
     faults: FaultBook,
     clock: Clock,
     ports: VertexPorts = VertexPorts(),
@@ -63,12 +63,12 @@ def start_vertex(
     from pipeline.cloud.vertex.torchserve_container import start_torchserve
 
     vertex = Vertex(folder, Artifacts(store, faults), start_container or start_torchserve, clock, faults)
-    methods, handlers, tls = list_methods(), vertex.handlers(), certificate.server_context()
+    methods, handlers = list_methods(), vertex.handlers()
     predictions = [method for method in methods if method.service.endswith("PredictionService")]
-    dedicated = RestServer(Listening(predictions, handlers, tls, dedicated=True), ports.dedicated)
+    dedicated = RestServer(Listening(predictions, handlers, keys, dedicated=True), ports.dedicated)
     vertex.dedicated_dns = f"localhost:{dedicated.port}"
-    rest = RestServer(Listening(methods, handlers, tls), ports.rest)
-    grpc_server = GrpcServer(methods, handlers, certificate, ports.grpc)
+    rest = RestServer(Listening(methods, handlers, keys), ports.rest)
+    grpc_server = GrpcServer(methods, handlers, keys, ports.grpc)
     rest.start()
     dedicated.start()
     vertex.resume()

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
+from pipeline.containers.fit import container_log, target_of
+from pipeline.containers.twin import find_twin
 from pipeline.errors import MarqueeError
 from pipeline.rules import table
 from pipeline.serving.readiness import wait_until_ready
 from pipeline.serving.server import RunningServer
-from pipeline.serving.settings import MEBIBYTE, ServeOptions
+from pipeline.serving.settings import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, ServeOptions
 from pipeline.serving.torchserve import launch
-
-_OWN_IMAGE_CAP = (
-    64 * MEBIBYTE
-)  # what marquee's own image allows; the prebuilt one leaves TorchServe's caps in force
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
 
     Raises NeverReady, with all processes ended, also when ``stop`` is set meanwhile.
     """
+    _refuse_misfit(spec)
     link = _link(spec.folder)
     try:
         server = launch(spec.archive, _options(spec, link))
@@ -57,6 +57,18 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
         _unlink(link)
         raise NeverReady(str(error).splitlines(), spec.folder / "logs" / "model_log.log") from error
     return TorchServeContainer(server, link)
+
+
+def _refuse_misfit(spec: ContainerSpec) -> None:
+    """This machine may have what the container lacks; the refusal is the container's, in its own words."""
+    try:
+        lines = container_log(spec.archive, spec.image_uri)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return  # no archive at all: starting it says so better
+    if lines:
+        raise NeverReady(
+            [*lines, f"{spec.image_uri} is not known to run this archive: marquee doctor names why"]
+        )
 
 
 def _link(folder: Path) -> Path:
@@ -74,15 +86,19 @@ def _unlink(link: Path) -> None:
 
 
 def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
-    cap = table().torchserve_response_bytes if spec.prebuilt else _OWN_IMAGE_CAP
+    # The prebuilt container leaves TorchServe's stock limits in force, which are the same for both.
+    stock = table().torchserve_response_bytes
+    twin = find_twin(target_of(spec.image_uri))
     return ServeOptions(
         threads=spec.threads,
-        environment=spec.environment,
+        environment={**spec.environment, **(twin.replica_environment() if twin else {})},
+        python=twin.python if twin else None,
         work_folder=folder,
         start_seconds=spec.start_seconds,
         warm_up=False,
-        max_request_bytes=cap,
-        max_response_bytes=cap,
+        foreign=True,
+        max_request_bytes=stock if spec.prebuilt else MAX_REQUEST_BYTES,
+        max_response_bytes=stock if spec.prebuilt else MAX_RESPONSE_BYTES,
     )
 
 

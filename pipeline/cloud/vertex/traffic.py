@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import random
 from collections.abc import Mapping
 
 
 class TrafficSplitter:
-    """Smooth weighted round-robin: of a hundred requests in a row each model gets its percentage."""
+    """By chance, in proportion to the shares, as a real endpoint does: a share is no promise of a turn.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._credit: dict[str, dict[str, int]] = {}
+    ``seed`` repeats a sequence of choices, for tests; without one the environment variable
+    MARQUEE_TRAFFIC_SEED is read, and without that every cloud chooses anew.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        given = os.environ.get("MARQUEE_TRAFFIC_SEED") if seed is None else seed
+        self._chance = random.Random(given)
 
     def choose(self, endpoint: str, split: Mapping[str, int]) -> str:
         """The deployed model id that the next request to ``endpoint`` goes to; ``split`` is not empty."""
-        with self._lock:
-            before = self._credit.get(endpoint, {})
-            credit = {model: before.get(model, 0) + share for model, share in split.items() if share > 0}
-            chosen = max(credit, key=lambda model: credit[model])
-            credit[chosen] -= sum(split.values())
-            self._credit[endpoint] = credit
-            return chosen
+        serving = {model: share for model, share in split.items() if share > 0}
+        return self._chance.choices(list(serving), weights=list(serving.values()))[0]

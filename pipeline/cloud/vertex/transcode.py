@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import parse_qs, unquote
 
 from google.protobuf import json_format
 
+from pipeline.cloud.json_body import read_object
 from pipeline.cloud.vertex.calls import bare
 from pipeline.cloud.vertex.failures import invalid
 from pipeline.cloud.vertex.methods import Method, Route
@@ -51,12 +51,9 @@ def read_request(method: Method, route: Route, match: re.Match[str], query: str,
 
 def _read_json(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body or b"{}")
+        return read_object(body or b"{}")
     except ValueError as error:
         raise invalid(f"Invalid JSON payload received. {error}") from error
-    if not isinstance(document, dict):
-        raise invalid("Invalid JSON payload received. The body is not an object.")
-    return document
 
 
 def _put(document: dict[str, Any], path: list[str], value: str | list[str]) -> None:

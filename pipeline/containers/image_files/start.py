@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import urllib.error
 import urllib.parse
@@ -21,7 +22,12 @@ METADATA_TOKEN = "http://metadata.google.internal/computeMetadata/v1/instance/se
 STORAGE = "https://storage.googleapis.com"
 TIMEOUT_SECONDS = 60
 COPY_BYTES = 8 << 20
-MAX_MESSAGE_BYTES = 67_108_864
+# As in pipeline/serving/settings.py, which is not in the image.
+MAX_REQUEST_BYTES = 16_777_216
+MAX_RESPONSE_BYTES = 67_108_864
+LARGEST_PORT = 65535
+OTHER_PORTS = (8082, 7070, 7071, 8083)
+UNREACHABLE = "127.255.255.255"
 
 
 def main(environment: Mapping[str, str], home: Path) -> list[str]:
@@ -30,27 +36,44 @@ def main(environment: Mapping[str, str], home: Path) -> list[str]:
     store.mkdir(parents=True, exist_ok=True)
     source = environment.get("AIP_STORAGE_URI") or str(MODELS)
     place_archive(source, store / "model.mar", environment.get("STORAGE_EMULATOR_HOST", STORAGE))
+    control = home / "control"
+    control.mkdir(mode=0o700, exist_ok=True)
     config = home / "config.properties"
-    config.write_text(config_properties(environment.get("AIP_HTTP_PORT", "8080"), store))
+    config.write_text(config_properties(environment.get("AIP_HTTP_PORT", "8080"), store, control))
     return [
         *(sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
         *("--model-store", str(store), "--models", "model=model.mar", "--ts-config", str(config)),
     ]
 
 
-def config_properties(port: str, store: Path) -> str:
-    """TorchServe's settings: inference on every address, everything else on loopback."""
+def config_properties(port: str, store: Path, control: Path) -> str:
+    """TorchServe's settings: inference on every address, metrics on loopback, all else closed.
+
+    The management API has no password of its own, so it listens on a socket file in ``control``.
+    """
+    metrics, grpc_inference, grpc_management = other_ports(port)
+    grpc = grpc_address()
     flags = "-XX:+IgnoreUnrecognizedVMOptions --enable-native-access=ALL-UNNAMED"
-    log = f"-Dlog4j.configurationFile=classpath:log4j2.xml,{MARQUEE / 'log4j2.xml'}"
+    # Refuses a second request on a connection whose first has no answer yet (docs/security.md).
+    flags += " -ea:org.pytorch.serve.util.NettyUtils"
+    # A sixteenth of the memory is Java's: it takes a quarter otherwise, which multipart bodies fill.
+    flags += " -XX:MaxRAMPercentage=6.25"
+    log = f"-Dlog4j.configurationFile={MARQUEE / 'log4j2.xml'}"
     return "\n".join(
         [
             f"inference_address=http://0.0.0.0:{port}",
-            "management_address=http://127.0.0.1:8081",
-            "metrics_address=http://127.0.0.1:8082",
+            f"management_address=unix:{control / 'management.sock'}",
+            f"metrics_address=http://127.0.0.1:{metrics}",
+            f"grpc_inference_address={grpc}",
+            f"grpc_management_address={grpc}",
+            f"grpc_inference_port={grpc_inference}",
+            f"grpc_management_port={grpc_management}",
             "disable_token_authorization=true",
-            f"max_request_size={MAX_MESSAGE_BYTES}",
-            f"max_response_size={MAX_MESSAGE_BYTES}",
-            "allowed_urls=file://.*",
+            f"max_request_size={MAX_REQUEST_BYTES}",
+            f"max_response_size={MAX_RESPONSE_BYTES}",
+            # No archive is fetched from anywhere, nothing is a workflow: both would run others' Python.
+            "allowed_urls=none",
+            "workflow_store=/dev/null",
             "metrics_mode=prometheus",
             "model_metrics_auto_detect=true",
             "disable_system_metrics=true",
@@ -60,6 +83,26 @@ def config_properties(port: str, store: Path) -> str:
             "",
         ]
     )
+
+
+def other_ports(port: str) -> list[int]:
+    """The ports of metrics and of the two gRPC servers, none of them ``port``; ends the process."""
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= LARGEST_PORT):
+        sys.exit(f"AIP_HTTP_PORT is {port!r}: it must be a port from 1 to {LARGEST_PORT}")
+    return [other for other in OTHER_PORTS if other != int(port)][:3]
+
+
+def grpc_address() -> str:
+    """A broadcast address, to which nobody can connect (ENETUNREACH); loopback where it cannot be bound.
+
+    TorchServe's gRPC servers, one of them a second management API, cannot be switched off.
+    """
+    with socket.socket() as listener:
+        try:
+            listener.bind((UNREACHABLE, 0))
+        except OSError:
+            return "127.0.0.1"
+    return UNREACHABLE
 
 
 def place_archive(source: str, target: Path, storage: str) -> None:

@@ -1,0 +1,46 @@
+"""Weight files of a model folder that are not packed: a LoRA that is forgotten draws other pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from pipeline.archive.layout import PICKLE_SUFFIXES
+from pipeline.archive.safetensors_files import NotSafetensors, read_tensor_file
+from pipeline.archive.selection import SAFETY_STEMS, WEIGHT_STEMS
+from pipeline.errors import MarqueeError
+
+WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", *PICKLE_SUFFIXES)
+LORA_KEY = re.compile(r".*(\.lora|lora_|\.hada_|\.lokr_)")
+EMBEDDING_KEYS = ("emb_params", "string_to_param")
+FUSE = "load it with diffusers, fuse it (fuse_lora), save_pretrained, and build that folder"
+
+
+def ignored_weights(folder: Path, names: Collection[str], packed: Collection[str]) -> Iterator[str]:
+    """One sentence for each weight file of ``names`` (relative to ``folder``) that is not in ``packed``."""
+    for name in sorted(set(names) - set(packed)):
+        if not name.lower().endswith(WEIGHT_SUFFIXES):
+            continue
+        component, _, file = name.rpartition("/")
+        if component in SAFETY_STEMS:
+            yield f"{name} is not packed: --safety-checker ships it"
+        elif component in WEIGHT_STEMS and file.startswith(("diffusion_pytorch_model", "model", "pytorch_")):
+            yield f"{name} is not packed: another file of {component}/ is"
+        else:
+            yield f"{name} is not packed and changes no picture: {_kind(folder / name)}"
+
+
+def _kind(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        try:
+            keys = [tensor.name for tensor in read_tensor_file(path).tensors]
+        except (NotSafetensors, OSError, MarqueeError):
+            return "it is no sound safetensors file"
+        if any(LORA_KEY.match(key) for key in keys):
+            return f"it is a LoRA; {FUSE}"
+        if any(key in EMBEDDING_KEYS or key.startswith("<") for key in keys):
+            return "it is an embedding (textual inversion), which marquee does not serve"
+    if "lora" in path.name.lower():
+        return f"it is a LoRA by its name; {FUSE}"
+    return f"only {', '.join(sorted(WEIGHT_STEMS))} ship ({PurePosixPath(path.name).suffix} in another place)"

@@ -1,0 +1,67 @@
+"""How a plan is printed, before it is carried out and by `marquee plan`; and what a deploy ended with."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.deploy.flow import Deployed
+    from pipeline.deploy.plan import Action, Plan
+
+
+def print_plan(plan: Plan) -> None:
+    """The actions in order, what becomes of each deployed model, and what is not touched."""
+    for action in plan.actions:
+        print(f"  {action.verb:<8} {_line(action)}")
+    if not plan.changes:
+        print("nothing to do")
+    if plan.fates:
+        print("deployed models:")
+    for fate in plan.fates:
+        print(f"  {fate}")
+    for thing in plan.left:
+        print(f"stays: {thing}")
+    for note in plan.notes:
+        print(f"note: {note}")
+    if plan.changes and plan.on_failure:
+        told = ", ".join(f"{action.verb} {action.thing}" for action in plan.on_failure)
+        print(f"if the new model fails: {told}")
+    sys.stdout.flush()  # it is to be read before the work begins, and through a pipe too
+
+
+def _line(action: Action) -> str:
+    detail = f": {action.detail}" if action.detail else ""
+    dollars = f" ({_dollars(action.dollars_per_hour)} an hour)" if action.dollars_per_hour else ""
+    gone = f"; takes away {action.takes_away}" if action.takes_away else ""
+    return f"{action.thing}{detail}{dollars}{gone}"
+
+
+def _dollars(amount: float) -> str:
+    return f"{'-' if amount < 0 else '+'}${abs(amount):.2f}"
+
+
+def print_prices(plan: Plan) -> None:
+    """What the deployed model of a deploy costs per hour, and what the endpoint costs now."""
+    if plan.price is None:
+        print("price: not in the table for this machine; look it up before you deploy")
+    else:
+        print(
+            f"price: ${plan.min_dollars:.2f} to ${plan.max_dollars:.2f} an hour while it is deployed"
+            f" (checked {plan.price.checked_on}{'' if plan.price.verified else ', not verified'}:"
+            f" {plan.price.source})"
+        )
+    if plan.running_dollars:
+        print(f"running now on this endpoint: ${plan.running_dollars:.2f} an hour")
+
+
+def print_deployed(deployed: Deployed) -> None:
+    proof = deployed.proof
+    print(f"archive   {deployed.uploaded.artifact_uri}  {deployed.uploaded.sent_bytes:,} bytes sent")
+    print(f"model     {deployed.model} version {deployed.version}")
+    print(f"endpoint  {deployed.endpoint}  deployed model {deployed.deployed_model_id}, {deployed.role}")
+    print(f"picture   {proof.picture.width}x{proof.picture.height}, weights {proof.weights_digest[:12]}")
+    print("traffic   " + ", ".join(f"{key}: {share} %" for key, share in deployed.traffic.items()))
+    if deployed.kept:
+        print(f"kept at 0 % for `marquee rollback`, and still charged: {', '.join(deployed.kept)}")
+        print("  `marquee promote --discard` removes it")

@@ -1,0 +1,58 @@
+"""TorchServe's management API, which runs what it is handed: open in a configuration, or on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.doctor.findings import Finding, fine, name_it
+from pipeline.doctor.subject import Subject
+
+_CHECK = "management API"
+DEFAULT_ADDRESS = "http://127.0.0.1:8081"
+_OWN_MACHINE = ("unix:", "http://127.0.0.1:", "https://127.0.0.1:")
+_CLOSED = {"allowed_urls": "none", "workflow_store": "/dev/null"}
+_SECONDS = 2.0
+
+
+def check_management(subject: Subject) -> list[Finding]:
+    """A TorchServe configuration of one's own must fetch no archives and keep the API on its machine."""
+    path = subject.config_properties
+    if path is None:
+        return []
+    given = _properties(path)
+    wanted = {name: value for name, value in _CLOSED.items() if given.get(name) != value}
+    address = given.get("management_address", DEFAULT_ADDRESS)
+    if not address.startswith(_OWN_MACHINE):
+        wanted["management_address"] = DEFAULT_ADDRESS
+    if not wanted:
+        return [fine(_CHECK, f"{path} lets it fetch nothing and keeps it on its own machine")]
+    why = f"management_address is {address}, allowed_urls is {given.get('allowed_urls', 'every address')}"
+
+    def mend() -> str:
+        lines = [line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in wanted]
+        path.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in wanted.items()), ""]))
+        return f"set {', '.join(wanted)} in {path}"
+
+    return [replace(name_it(_CHECK, "open_management", path=path, why=why), fix=mend)]
+
+
+def check_running_management(address: str = DEFAULT_ADDRESS) -> list[Finding]:
+    """Whether a TorchServe on this machine takes management calls from anybody at its usual address."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{address}/models", timeout=_SECONDS, trust_env=False)
+        answers = answer.status_code == 200 and "models" in answer.json()
+    except (httpx.HTTPError, ValueError):
+        answers = False
+    if not answers:
+        return []
+    return [name_it(_CHECK, "management_listens", address=address)]
+
+
+def _properties(path: Path) -> dict[str, str]:
+    pairs = [
+        line.split("=", 1) for line in path.read_text().splitlines() if not line.lstrip().startswith("#")
+    ]
+    return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
