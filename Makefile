@@ -25,6 +25,8 @@ lint: $(STAMP)  ## ruff, formatting and mypy strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests/engine
+	$(VENV)/bin/mypy tests/handler
 
 format: $(STAMP)  ## let ruff write what it can
 	$(VENV)/bin/ruff check --fix .

@@ -21,10 +21,10 @@ from benchmarks.sd15 import write_random_sd15
 from benchmarks.stalls import unstalled
 
 if TYPE_CHECKING:
+    from handler.contract.job import Job
+    from handler.contract.settings import Settings
     from handler.engine.engine import Engine
-    from handler.job import Job
-    from handler.model import Model
-    from handler.settings import Settings
+    from handler.model.model import Model
 
 
 @dataclass(frozen=True)
@@ -124,32 +124,23 @@ def _fast_dtype(scale: Scale) -> str:
     return scale.dtype if scale.device == "cuda" or torch.cpu._is_amx_tile_supported() else "float32"
 
 
-def load_engine(root: Path, compiled: bool = True) -> tuple[Engine, Model, Settings]:
+def load_engine(root: Path) -> tuple[Engine, Model, Settings]:
     """The engine as the handler starts it on an unpacked archive."""
     import torch
 
-    from handler.device import cores, set_threads
-    from handler.engine.compiled import with_compiled_unet
-    from handler.engine.gpu import tune_for_gpu
-    from handler.engine.profile import choose_profile
-    from handler.engine.start import start_engine
-    from handler.model import load_model
-    from handler.settings import load_settings
+    from handler.contract.settings import load_settings
+    from handler.engine.opening import open_engine
+    from handler.model.device import cores
 
-    settings = load_settings(root / "model-config.yaml")
     # As in a worker that has just started: an engine made before in this process may have left one thread.
     torch.set_num_threads(cores())
-    set_threads(settings)
-    model = load_model(root / "model", settings)
-    if compiled:
-        model = with_compiled_unet(model, root)
-    model = tune_for_gpu(model, settings)
-    return start_engine(model, settings, choose_profile(model, settings)), model, settings
+    opened = open_engine(root, load_settings(root / "model-config.yaml"))
+    return opened.engine, opened.model, opened.settings
 
 
 def jobs(scale: Scale, count: int, settings: Settings) -> list[Job]:
     """``count`` jobs with their own prompts and seeds."""
-    from handler.job import Job
+    from handler.contract.job import Job
 
     bodies = traffic.equal(scale.num_inference_steps)
     asks = [next(bodies)["instances"][0] for _ in range(count)]
@@ -219,7 +210,7 @@ def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Set
     count = 2 * scale.live
 
     def in_process(_: int) -> float:
-        from handler.encode import encode
+        from handler.contract.encode import encode
 
         started = time.perf_counter()
         with ThreadPoolExecutor(2) as pool:
@@ -262,10 +253,14 @@ def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings,
 
 def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
     """M7: the compile part of a cold start, compiling on the spot against loading the shipped code."""
+    import torch
+
+    from handler.contract.settings import load_settings
+    from handler.engine.accelerate.compiled import CompiledUNet, with_compiled_unet
+    from handler.model.device import cores, set_threads
+    from handler.model.load import load_model
 
     def shipped() -> float:
-        from handler.engine.compiled import CompiledUNet, with_compiled_unet
-
         started = time.perf_counter()
         loaded = with_compiled_unet(model, built.root)
         assert isinstance(loaded.unet, CompiledUNet)
@@ -273,7 +268,10 @@ def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
         second = _seconds_of_a_call(loaded, scale)
         return time.perf_counter() - started - first - second + max(0.0, first - second)
 
-    _, model, _ = load_engine(built.root, compiled=False)
+    settings = load_settings(built.root / "model-config.yaml")
+    torch.set_num_threads(cores())
+    set_threads(settings)
+    model = load_model(built.root / "model", settings)
     loads = [unstalled(shipped) for _ in range(rounds)]
     name = f"M7 compile part of the cold start ({scale.name})"
     compiled = (built.compile_seconds,) * rounds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.sd15 import UNET, VAE
 
 if TYPE_CHECKING:
-    from handler.model import Model
+    from handler.model.model import Model
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def all_cores() -> Iterator[None]:
     """For the other side of a ratio: the engine's lanes leave the rest of the process one core."""
     import torch
 
-    from handler.device import cores
+    from handler.model.device import cores
 
     before = torch.get_num_threads()
     torch.set_num_threads(cores())

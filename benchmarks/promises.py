@@ -8,9 +8,10 @@ import statistics
 import tempfile
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ import psutil
 import yaml
 
 from benchmarks import core, load, traffic
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations
-from handler.engine.metrics import EngineMetrics
+from handler.contract.job import Job
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches
+from handler.doors.torchserve.request_book import RequestBook
+from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
-from handler.job import Job
 from pipeline.archive.build import BuildConfig, build
 from pipeline.progress import Silent
 from pipeline.serving.server import RunningServer
@@ -55,14 +56,15 @@ class Promise:
         return None if self.below is None else self.worst < self.below
 
 
-@dataclass
-class Journal(EngineMetrics):
+class Journal(Counter[str]):
     """What the engine counts, in order."""
 
-    names: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
-    def count(self, name: str, by: int = 1) -> None:
-        super().count(name, by)
+    def __setitem__(self, name: str, count: int) -> None:
+        super().__setitem__(name, count)
         self.names.append(name)
 
 
@@ -93,22 +95,22 @@ def _calls_before_the_next(mar: Path) -> int:
     """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
-        engine, _, settings = core.load_engine(Path(unpacked), compiled=False)
+        engine, _, settings = core.load_engine(Path(unpacked))
     bodies, watchdog = traffic.equal(LONG), Watchdog(600)
-    carrier = Carrier[Any](engine, watchdog)
-    iterations, names = Iterations(carrier), [str(number) for number in range(PLACES + 1)]
+    book = RequestBook[Any](Runner(engine, watchdog))
+    batches, names = ContinuousBatches(book), [str(number) for number in range(PLACES + 1)]
 
     def read(_: int) -> Any:
         return Arrival([Job(**{**vars(settings.defaults), **next(bodies)["instances"][0]})], list)
 
-    iterations.iterate(names, read)
+    batches.iterate(names, read)
     while engine.live_count < PLACES:
         time.sleep(0.01)
-    engine.metrics = journal = Journal()
-    iterations.iterate(names[1:], read)
+    engine.metrics.counts = journal = Journal()
+    batches.iterate(names[1:], read)
     while "admitted" not in journal.names:
         time.sleep(0.01)
-    carrier.close()
+    book.close()
     watchdog.close()
     between = journal.names[journal.names.index("cancelled") : journal.names.index("admitted")]
     return between.count("unet_calls")

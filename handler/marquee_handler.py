@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from handler.vendored import use_vendored
+from handler.model.vendored import use_vendored
 
 use_vendored(Path(__file__).resolve().parent)
 
-from handler.torchserve import Door  # noqa: E402  (what it imports may be in the archive's packages)
+# What these import may be in the archive's packages.
+from handler.doors.torchserve.door import Door  # noqa: E402
+from handler.doors.torchserve.envelope import own_envelopes  # noqa: E402
+
+# TorchServe binds an envelope right after it has imported this file.
+own_envelopes()
 
 
 class MarqueeHandler(Door):

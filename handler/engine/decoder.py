@@ -9,18 +9,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
-from handler.engine.elastic import BROKEN, Elastic
-from handler.engine.lanes import Lanes
-from handler.engine.ticket import Size, Ticket
-from handler.job import Failure
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from handler.contract.job import Failure
+from handler.engine.memory.elastic import BROKEN, Elastic
+from handler.engine.ticket import Ticket
+from handler.model.model import Model, Size
 
 if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-
-    from handler.model import Model
+    from handler.engine.accelerate.lanes import Lanes
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ WORTH_ALL_CORES = 0.1
 
 Three pictures of SD 1.5 at 256x256 took 9.4 s so and 11.6 in two lanes; of the embedded model 26 ms and 20.
 """
+
+
+Mark = Optional[torch.cuda.Event]
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,6 @@ class PictureDecoder:
     """Decodes as StableDiffusionPipeline does, at most ``slice_of(size)`` pictures at once."""
 
     def __init__(self, model: Model, slice_of: Callable[[Size], int], lanes: Lanes | None = None) -> None:
-        from diffusers.image_processor import VaeImageProcessor
-
         self._model = model
         self._slice_of = slice_of
         self._lanes = lanes
@@ -88,8 +90,6 @@ class PictureDecoder:
         return [image for part in decoded for image in part]
 
     def _decode_rows(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
-        import torch
-
         rows = torch.cat([latent.latent for latent in latents])
         vae = self._model.vae
         pixels = vae.decode((rows / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
@@ -123,7 +123,7 @@ class ThreadDecoding:
     def __init__(self, decoder: PictureDecoder, device: torch.device) -> None:
         self._decoder = decoder
         self._device = device
-        self._todo: queue.SimpleQueue[tuple[list[Undecoded], Any] | None] = queue.SimpleQueue()
+        self._todo: queue.SimpleQueue[tuple[list[Undecoded], Mark] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[list[Decoded]] = queue.SimpleQueue()
         self._pending = 0
         self._thread = threading.Thread(target=self._work, name="marquee-decode", daemon=True)
@@ -152,9 +152,11 @@ class ThreadDecoding:
             for latents, mark in iter(self._todo.get, None):
                 self._done.put(self._attempt(latents, mark, stream))
 
-    def _attempt(self, latents: list[Undecoded], mark: Any, stream: Any) -> list[Decoded]:
+    def _attempt(
+        self, latents: list[Undecoded], mark: Mark, stream: torch.cuda.Stream | None
+    ) -> list[Decoded]:
         try:
-            if mark is not None:
+            if mark is not None and stream is not None:
                 stream.wait_event(mark)
             return decode_timed(self._decoder, latents)
         except Exception:  # this thread must live: pictures that never come would block the engine
@@ -171,8 +173,6 @@ def start_decoding(model: Model, slice_of: Callable[[Size], int], in_thread: boo
 
 
 def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[Decoded]:
-    import torch
-
     if not latents:
         return []
     started = time.perf_counter()
@@ -182,10 +182,8 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
     return [Decoded(latent, result, seconds) for latent, result in zip(latents, results)]
 
 
-def _mark(device: torch.device) -> Any:
+def _mark(device: torch.device) -> Mark:
     """An event behind the work that made the latents; None on a CPU, where that work is already done."""
-    import torch
-
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -194,9 +192,7 @@ def _mark(device: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def _own_stream(device: torch.device) -> Iterator[Any]:
-    import torch
-
+def _own_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
     if device.type != "cuda":
         yield None
         return

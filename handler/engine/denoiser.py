@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Callable
 
-from handler.engine.ticket import LiveImage, Size
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model import Model
+from handler.engine.ticket import LiveImage
+from handler.model.model import Model, Size
 
 
 class Denoiser:
@@ -19,12 +17,10 @@ class Denoiser:
     def __init__(self, model: Model, rows_of: Callable[[Size], int | None]) -> None:
         self._model = model
         self._rows_of = rows_of
-        self._condition_width = getattr(model.unet.config, "time_cond_proj_dim", None)
+        self._condition_width = model.guidance_width
 
     def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
         """From scaled latents (len(images), 4, h, w) to guided predictions of the same shape."""
-        import torch
-
         guided = [i for i, image in enumerate(images) if image.prompts.negative is not None]
         order = [*guided, *range(len(images))]  # negative rows first: the plain pipeline's order
         negative = [image.prompts.negative for image in images if image.prompts.negative is not None]
@@ -38,20 +34,23 @@ class Denoiser:
         return self._guide(images, guided, outputs)
 
     def _unet(
-        self, samples: Any, timesteps: Any, texts: Any, condition: Any, rows: int | None
+        self,
+        samples: torch.Tensor,
+        timesteps: torch.Tensor,
+        texts: torch.Tensor,
+        condition: torch.Tensor | None,
+        rows: int | None,
     ) -> torch.Tensor:
         count = len(samples)
         if rows is not None:
             samples, timesteps, texts = (pad_rows(part, rows) for part in (samples, timesteps, texts))
             condition = None if condition is None else pad_rows(condition, rows)
-        outputs: torch.Tensor = self._model.unet(
+        outputs = self._model.unet(
             samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
         )[0]
         return outputs[:count]
 
     def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
-        import torch
-
         negative, positive = outputs[: len(guided)], outputs[len(guided) :]
         if not guided:
             return positive
@@ -65,7 +64,6 @@ class Denoiser:
         """Guidance as an input of the UNet, where it was distilled so (LCM); then no row is negative."""
         if self._condition_width is None:
             return None
-        import torch
         from diffusers import StableDiffusionPipeline
 
         scales = torch.tensor([image.job.guidance_scale - 1 for image in images])
@@ -78,6 +76,4 @@ class Denoiser:
 
 def pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
     """Repeats the last row up to ``count`` of them: real values, so no kernel meets a special case."""
-    import torch
-
     return torch.cat([rows, rows[-1:].expand(count - len(rows), *rows.shape[1:])])

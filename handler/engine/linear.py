@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from handler.engine.sampler import Course, MakeScheduler, first_noise, step_arguments
-from handler.engine.ticket import Size
-from handler.job import Job
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from handler.contract.job import Job
+from handler.engine.sampler import MakeScheduler, TimestepPlan, first_noise, step_arguments
+from handler.model.model import Size
 
 SPARES = 8
 
 
 @dataclass(frozen=True)
-class LinearCourse(Course):
+class LinearTimestepPlan(TimestepPlan):
     """A scheduler at a step count, as numbers.
 
     ``coefficients[i]`` makes the latent after step i from the columns of an image's history: column 0 is the
@@ -49,10 +48,8 @@ def is_linear(scheduler: Any) -> bool:
     return not (scheduler.config.get("clip_sample") or scheduler.config.get("thresholding"))
 
 
-def probe(scheduler: Any) -> LinearCourse:
+def probe(scheduler: Any) -> LinearTimestepPlan:
     """Reads the coefficients off a fresh scheduler whose timesteps are set, on the CPU, and uses it up."""
-    import torch
-
     timesteps, generator = scheduler.timesteps, torch.Generator("cpu")
     arguments = step_arguments(scheduler, generator)
     sample = _unit(0, 1 + 2 * len(timesteps) + SPARES)
@@ -69,7 +66,7 @@ def probe(scheduler: Any) -> LinearCourse:
     coefficients = torch.stack(rows)
     if not any(draws):
         coefficients = torch.cat([coefficients[:, :1], coefficients[:, 1::2]], dim=1)
-    return LinearCourse(
+    return LinearTimestepPlan(
         tuple(timesteps.tolist()),
         float(scheduler.init_noise_sigma),
         tuple(scales),
@@ -79,8 +76,6 @@ def probe(scheduler: Any) -> LinearCourse:
 
 
 def _unit(index: int, length: int) -> torch.Tensor:
-    import torch
-
     vector = torch.zeros(1, length, 1, 1, dtype=torch.float64)
     vector[0, index] = 1
     return vector
@@ -91,8 +86,6 @@ def _name_noise(sample: torch.Tensor, generator_state: torch.Tensor, column: int
 
     The spare entries hold nothing else, so their largest tells by how much the noise was scaled.
     """
-    import torch
-
     twin = torch.Generator("cpu")
     twin.set_state(generator_state)
     noise = first_noise(twin, tuple(sample.shape), sample.dtype)
@@ -103,14 +96,14 @@ def _name_noise(sample: torch.Tensor, generator_state: torch.Tensor, column: int
     sample[0, column] = scale
 
 
-class Courses:
+class TimestepPlans:
     """The coefficients of every scheduler and step count asked for so far: at most a few hundred tables."""
 
     def __init__(self, make_scheduler: MakeScheduler) -> None:
         self._make_scheduler = make_scheduler
-        self._known: dict[tuple[str, int], LinearCourse] = {}
+        self._known: dict[tuple[str, int], LinearTimestepPlan] = {}
 
-    def of(self, job: Job) -> LinearCourse:
+    def of(self, job: Job) -> LinearTimestepPlan:
         key = (job.scheduler, job.num_inference_steps)
         if key not in self._known:
             self._known[key] = probe(self._make_scheduler(*key))
@@ -122,7 +115,7 @@ class LinearState:
     """Where an image's history lies, and the generator its noise comes from."""
 
     slot: int
-    course: LinearCourse
+    plan: LinearTimestepPlan
     generator: torch.Generator
     position: int = 0
 
@@ -136,16 +129,14 @@ class LinearSampler:
 
     def __init__(
         self,
-        courses: Courses,
+        plans: TimestepPlans,
         shape: tuple[int, int, Size],
-        device: Any,
-        dtype: Any,
+        device: torch.device,
+        dtype: torch.dtype,
         fixed_columns: int | None = None,
     ) -> None:
-        import torch
-
         capacity, channels, size = shape
-        self._courses = courses
+        self._plans = plans
         self._shape = (channels, size.height, size.width)
         self._device, self._dtype, self._strict = device, dtype, fixed_columns is not None
         self._history = torch.zeros(
@@ -154,31 +145,25 @@ class LinearSampler:
         self._latents = self._history[:, 0].clone()
         self._free = list(range(capacity))
 
-    def join(self, job: Job) -> tuple[Course, LinearState]:
-        import torch
-
-        course = self._courses.of(job)
+    def join(self, job: Job) -> tuple[TimestepPlan, LinearState]:
+        plan = self._plans.of(job)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, (1, *self._shape), self._dtype).to(self._device).float()
-        latent = (noise * course.init_noise_sigma).flatten()
-        self._widen(course.columns)  # all this before a place is taken: there may be no memory for it
-        state = LinearState(self._free.pop(), course, generator)
+        latent = (noise * plan.init_noise_sigma).flatten()
+        self._widen(plan.columns)  # all this before a place is taken: there may be no memory for it
+        state = LinearState(self._free.pop(), plan, generator)
         self._history[state.slot] = 0  # what an earlier image left there, NaN even, must not be multiplied in
         self._history[state.slot, 0] = latent
         self._latents[state.slot] = self._history[state.slot, 0]
-        return course, state
+        return plan, state
 
     def inputs(self, states: Sequence[LinearState]) -> torch.Tensor:
-        import torch
-
-        scales = torch.tensor([state.course.input_scales[state.position] for state in states])
+        scales = torch.tensor([state.plan.input_scales[state.position] for state in states])
         rows = self._latents[self._slots(states)] * scales.to(self._device)[:, None]
         return rows.view(-1, *self._shape).to(self._dtype)
 
     def advance(self, states: Sequence[LinearState], predictions: torch.Tensor) -> list[str | None]:
-        import torch
-
-        drawing = [state for state in states if state.course.draws[state.position]]
+        drawing = [state for state in states if state.plan.draws[state.position]]
         before = [state.generator.get_state() for state in drawing]
         try:
             self._record(states, predictions.flatten(1).float())
@@ -198,27 +183,21 @@ class LinearSampler:
         self._free.append(state.slot)
 
     def _slots(self, states: Sequence[LinearState]) -> torch.Tensor:
-        import torch
-
         return torch.tensor([state.slot for state in states], device=self._device)
 
     def _widen(self, columns: int) -> None:
-        import torch
-
         missing = columns - self._history.shape[1]
         if missing > 0:
             self._history = torch.nn.functional.pad(self._history, (0, 0, 0, missing))
 
     def _record(self, states: Sequence[LinearState], predictions: torch.Tensor) -> None:
         """Writes the predictions, and the noise of those that draw some now, into the histories."""
-        import torch
-
         slots = self._slots(states)
         columns = torch.tensor(
-            [1 + state.position * state.course.stride for state in states], device=self._device
+            [1 + state.position * state.plan.stride for state in states], device=self._device
         )
         self._history[slots, columns] = predictions
-        drawing = [i for i, state in enumerate(states) if state.course.draws[state.position]]
+        drawing = [i for i, state in enumerate(states) if state.plan.draws[state.position]]
         if drawing:
             noises = [first_noise(states[i].generator, (1, *self._shape), self._dtype) for i in drawing]
             rows = torch.tensor(drawing, device=self._device)
@@ -228,17 +207,15 @@ class LinearSampler:
 
     def _combine(self, states: Sequence[LinearState]) -> torch.Tensor:
         """The new latents, (len(states), channels * height * width)."""
-        import torch
-
-        width = max(state.course.columns for state in states)
+        width = max(state.plan.columns for state in states)
         if self._strict:
             weights = torch.zeros(self._history.shape[:2])
             for state in states:
-                weights[state.slot, : state.course.columns] = state.course.coefficients[state.position]
+                weights[state.slot, : state.plan.columns] = state.plan.coefficients[state.position]
             everyone = torch.bmm(weights.to(self._device)[:, None], self._history)[:, 0]
             return everyone[self._slots(states)]
         weights = torch.zeros(len(states), width)
         for row, state in zip(weights, states):
-            row[: state.course.columns] = state.course.coefficients[state.position]
+            row[: state.plan.columns] = state.plan.coefficients[state.position]
         history = self._history[self._slots(states), :width]
         return torch.bmm(weights.to(self._device)[:, None], history)[:, 0]

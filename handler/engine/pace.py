@@ -1,4 +1,4 @@
-"""How fast the engine steps, measured, and what that means for who must wait."""
+"""How long a step takes, measured, and how long a new job would have to wait."""
 
 from __future__ import annotations
 

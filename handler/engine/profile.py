@@ -8,17 +8,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from handler.engine.compiled import CompiledUNet
-from handler.engine.fused import is_fused
-from handler.engine.graphs import GraphedUNet
+import torch
+
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compiled import CompiledUNet
+from handler.engine.accelerate.fused import is_fused
+from handler.engine.accelerate.graphs import GraphedUNet
 from handler.engine.linear import is_linear
-from handler.schedulers import make_scheduler
-from handler.settings import Settings
-
-if TYPE_CHECKING:
-    from handler.model import Model
+from handler.model.model import Model
+from handler.model.schedulers import make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Profile:
     """``sdpa``, torch's fused attention, or ``plain`` where this torch has none: diffusers' own choice."""
     channels_last: bool
     fused_qkv: bool
-    """Attention's projections are one product (``handler.engine.fused``)."""
+    """Attention's projections are one product (``handler.engine.accelerate.fused``)."""
     graph_rows: tuple[int, ...]
     """Row counts of the UNet that have a CUDA graph; none: every call launches its kernels."""
 
@@ -45,10 +44,8 @@ def choose_profile(model: Model, settings: Settings) -> Profile:
     """Scheduler arithmetic in one product on a GPU and beside compiled code; decoding on a GPU's own stream.
 
     On an eager CPU diffusers' schedulers do the arithmetic, for the bits of StableDiffusionPipeline. The rest
-    reports what ``handler.model`` and ``handler.engine.gpu`` have made of the model.
+    reports what ``handler.model.load`` and ``handler.engine.accelerate.gpu`` have made of the model.
     """
-    import torch
-
     gpu, unet = model.device.type == "cuda", model.unet
     compiled = isinstance(unet, CompiledUNet)
     lanes = unet.lanes.count if isinstance(unet, CompiledUNet) and unet.lanes else 1

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import torch
+
+from handler.contract.job import CutText, Job
 from handler.engine.ticket import Prompts
-from handler.job import CutText, Job
-
-if TYPE_CHECKING:
-    import torch
-
-    from handler.model import Model
+from handler.model.model import Model
 
 
 class EncodedText(NamedTuple):
@@ -30,7 +28,7 @@ class PromptEncoder:
         self._cache_size = cache_size
         self._one_by_one = one_by_one
         self._cache: OrderedDict[tuple[str, bool], EncodedText] = OrderedDict()
-        self._guidance_embedded = getattr(model.unet.config, "time_cond_proj_dim", None) is not None
+        self._guidance_embedded = model.guidance_width is not None
 
     def encode(self, jobs: Sequence[Job], alone: bool) -> list[Prompts]:
         """One entry per job. ``alone``: nothing else is live, so one row a call, as in the pipeline."""
@@ -85,7 +83,7 @@ class PromptEncoder:
         if len(ids) <= (most := tokenizer.model_max_length):
             return None
         special = tokenizer.num_special_tokens_to_add()
-        return CutText(len(ids) - special, most - special, tokenizer.decode(ids[most - 1 : -1]).strip())
+        return CutText(len(ids) - special, most - special, str(tokenizer.decode(ids[most - 1 : -1])).strip())
 
     def _trim(self) -> None:
         while len(self._cache) > self._cache_size:

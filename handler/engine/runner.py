@@ -1,84 +1,95 @@
-"""An engine that steps in a thread of its own: it goes on drawing while its caller talks to a server.
+"""An engine that steps in a thread of its own, and its front for every door: jobs in, futures out.
 
-Between two calls of a handler TorchServe takes milliseconds for every open request; on an engine that waits
-for it that is time in which nothing is drawn.
+The engine draws on while a door talks to its server. Between two calls of a handler TorchServe takes
+milliseconds for every open request; an engine that waited for it would draw nothing in that time.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterable
-from typing import Callable
+from concurrent.futures import Future
+from functools import partial
 
+import torch
+
+from handler.contract.drawing import Drawing, OnProgress, Progress
+from handler.contract.job import Failure, Job, Outcome
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog, end_worker
-from handler.job import Failure, Job
 
 logger = logging.getLogger(__name__)
-
-LEASE_SECONDS = 1.0
-"""How long it draws on when nobody asks: the last client to hang up may leave nobody who would say so."""
 
 EXIT_SECONDS = 10.0
 """How long the process waits for a step when it ends: a thread inside torch would abort it."""
 
 
 class Runner:
-    """Steps ``engine`` while it is busy; ``tell`` is called from its thread after every step.
+    """Steps ``engine`` while it is busy. Any thread may call its methods.
 
-    One thread calls the methods. What was cancelled is gone before the next step. An exception in a step is
-    the failure of those who were in it, and of nobody else.
+    An exception in a step is the failure of the jobs that were in it, and of no others. ``threads`` is
+    torch's number for the thread that steps; by default the caller's own.
     """
 
-    def __init__(self, engine: Engine, watchdog: Watchdog, tell: Callable[[], None]) -> None:
-        import torch
-
+    def __init__(self, engine: Engine, watchdog: Watchdog, threads: int | None = None) -> None:
         self.engine = engine
         self._watchdog = watchdog
-        self._tell = tell
         self._changed = threading.Condition()
+        self._outcomes: dict[Ticket, Future[Outcome]] = {}
         self._cancelled: list[Ticket] = []
-        self._finished: list[Finished] = []
-        self._lease_ends = 0.0
+        self._draws_until = math.inf
         self._closed = False
-        # OpenMP's number of threads is each thread's own.
-        self._thread = threading.Thread(
-            target=self._run, args=(torch.get_num_threads(),), name="marquee-engine", daemon=True
-        )
+        threads = threads or torch.get_num_threads()  # OpenMP's number is each thread's own
+        self._thread = threading.Thread(target=self._run, args=(threads,), name="marquee-engine", daemon=True)
         self._thread.start()
         atexit.register(self._stop, EXIT_SECONDS)
 
-    def submit(self, job: Job) -> Ticket | Failure:
-        """As ``Engine.submit``, at once: it waits for no step."""
-        ticket = self.engine.submit(job)
-        with self._changed:
-            self._changed.notify()
-        return ticket
+    def check(self, job: Job) -> Failure | None:
+        """What can be said against the job before it is drawn: a 400, or None."""
+        return self.engine.check(job)
 
-    def cancel(self, tickets: Iterable[Ticket]) -> None:
-        """Forgets the jobs before the next step; what has finished of them may still be told."""
-        begun = [ticket for ticket in tickets if not self.engine.withdraw(ticket)]
-        with self._changed:
-            self._cancelled += begun
+    def draw(self, job: Job, on_progress: OnProgress | None = None) -> Drawing:
+        """Takes the job into the queue, or refuses it with a 429 where that is full. Waits for no step."""
+        outcome: Future[Outcome] = Future()
+        with self._changed:  # so that the job cannot finish before its future is known
+            ticket = self.engine.submit(job, _harmless(on_progress) if on_progress else None)
+            if isinstance(ticket, Failure):
+                outcome.set_result(ticket)
+                return Drawing(outcome, refused=True)
+            self._outcomes[ticket] = outcome
             self._changed.notify()
+        outcome.add_done_callback(partial(self._forget_if_cancelled, ticket))
+        return Drawing(outcome)
 
-    def take(self, until: float) -> list[Finished]:
-        """What has finished since the last time; the caller is back by ``until`` (time.monotonic)."""
+    def draw_until(self, moment: float) -> None:
+        """Pauses at that ``time.monotonic()`` until it is told a later one; at first it never does.
+
+        For a door that does not learn at once when its last client has gone.
+        """
         with self._changed:
-            self._lease_ends = until + LEASE_SECONDS
+            self._draws_until = moment
             self._changed.notify()
-            finished, self._finished = self._finished, []
-            return finished
 
     def close(self) -> None:
         """Ends the thread, after the step that runs, and the engine."""
         atexit.unregister(self._stop)
         self._stop(None)
         self.engine.close()
+
+    def _forget_if_cancelled(self, ticket: Ticket, outcome: Future[Outcome]) -> None:
+        if not outcome.cancelled():
+            return
+        with self._changed:
+            known = self._outcomes.pop(ticket, None)
+            if known and not self.engine.withdraw(ticket):
+                self._cancelled.append(ticket)
+            self._changed.notify()
+        if known:
+            outcome.set_running_or_notify_cancel()  # wakes those who wait for it
 
     def _stop(self, seconds: float | None) -> None:
         with self._changed:
@@ -87,18 +98,14 @@ class Runner:
         self._thread.join(seconds)
 
     def _run(self, threads: int) -> None:
-        import torch
-
         torch.set_num_threads(threads)
         try:
             while self._prepare_step():
-                finished = self._step()
-                with self._changed:
-                    self._finished += finished
-                self._tell()
+                for ticket, outcome in self._step():
+                    self._hand_over(ticket, outcome)
         except BaseException:
             logger.exception("the engine's thread failed")
-            end_worker("nothing would be answered any more")
+            end_worker("no request would be answered any more")
 
     def _step(self) -> list[Finished]:
         try:
@@ -108,6 +115,13 @@ class Runner:
             logger.exception("a step failed")
             return self.engine.give_up()
 
+    def _hand_over(self, ticket: Ticket, outcome: Outcome) -> None:
+        with self._changed:
+            waiting = self._outcomes.pop(ticket, None)
+        # A job may finish in the very step in which it is cancelled.
+        if waiting and waiting.set_running_or_notify_cancel():
+            waiting.set_result(outcome)
+
     def _prepare_step(self) -> bool:
         """Waits until a step is due; False when there is to be none any more."""
         with self._changed:
@@ -115,7 +129,22 @@ class Runner:
                 for ticket in self._cancelled:
                     self.engine.cancel(ticket)
                 self._cancelled.clear()
-                if self.engine.busy and time.monotonic() < self._lease_ends:
+                if self.engine.busy and time.monotonic() < self._draws_until:
                     return True
                 self._changed.wait()
             return False
+
+
+def _harmless(on_progress: OnProgress) -> OnProgress:
+    """The same, called no more after it has raised: one listener's mistake must not end everybody's step."""
+    told = [on_progress]
+
+    def tell(progress: Progress) -> None:
+        try:
+            for listener in told:
+                listener(progress)
+        except Exception:
+            told.clear()
+            logger.exception("a listener for progress failed; it hears no more")
+
+    return tell

@@ -11,13 +11,13 @@ import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from typing import Any, Callable, Protocol
 
-from handler.engine.ticket import Size
-from handler.job import Job
+import torch
+from diffusers.utils.torch_utils import randn_tensor
 
-if TYPE_CHECKING:
-    import torch
+from handler.contract.job import Job
+from handler.model.model import Size
 
 MakeScheduler = Callable[[str, int], Any]
 """A fresh diffusers scheduler, its timesteps set, from a canonical name and a number of inference steps."""
@@ -27,7 +27,7 @@ SCHEDULER_ERRORS = (ArithmeticError, AssertionError, LookupError, RuntimeError, 
 
 
 @dataclass(frozen=True)
-class Course:
+class TimestepPlan:
     """The timesteps an image goes through; PNDM repeats one, so it takes a step more than asked for."""
 
     timesteps: tuple[float, ...]
@@ -43,7 +43,7 @@ class State(Protocol):
 class Sampler(Protocol):
     """Latents of one size, (4, height, width) each, through their steps; takes its own states only."""
 
-    def join(self, job: Job) -> tuple[Course, Any]:
+    def join(self, job: Job) -> tuple[TimestepPlan, Any]:
         """Draws the first noise from the job's seed; raises SCHEDULER_ERRORS on impossible settings."""
 
     def inputs(self, states: Sequence[Any]) -> torch.Tensor:
@@ -62,16 +62,13 @@ class Sampler(Protocol):
         """Frees what the state holds."""
 
 
-def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: Any) -> torch.Tensor:
+def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Noise on the CPU, drawn as StableDiffusionPipeline.prepare_latents draws it for one image."""
-    import torch
-    from diffusers.utils.torch_utils import randn_tensor
-
     noise: torch.Tensor = randn_tensor(shape, generator=generator, device=torch.device("cpu"), dtype=dtype)
     return noise
 
 
-def step_arguments(scheduler: Any, generator: Any) -> dict[str, Any]:
+def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     """What StableDiffusionPipeline passes to ``step`` beside the tensors, where the scheduler takes it."""
     offered = {"eta": 0.0, "generator": generator}
     taken = inspect.signature(scheduler.step).parameters
@@ -108,34 +105,33 @@ class SchedulerSampler:
     """Runs diffusers' schedulers, one instance per image, on rows of shape (1, 4, height, width)."""
 
     def __init__(
-        self, make_scheduler: MakeScheduler, channels: int, size: Size, device: Any, dtype: Any
+        self,
+        make_scheduler: MakeScheduler,
+        channels: int,
+        size: Size,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self._make_scheduler = make_scheduler
         self._shape = (1, channels, size.height, size.width)
         self._device = device
         self._dtype = dtype
 
-    def join(self, job: Job) -> tuple[Course, SchedulerState]:
-        import torch
-
+    def join(self, job: Job) -> tuple[TimestepPlan, SchedulerState]:
         scheduler = self._make_scheduler(job.scheduler, job.num_inference_steps)
         generator = torch.Generator("cpu").manual_seed(job.seed)
         noise = first_noise(generator, self._shape, self._dtype).to(self._device)
         state = SchedulerState(
             scheduler, noise * scheduler.init_noise_sigma, step_arguments(scheduler, generator)
         )
-        return Course(tuple(scheduler.timesteps.tolist())), state
+        return TimestepPlan(tuple(scheduler.timesteps.tolist())), state
 
     def inputs(self, states: Sequence[SchedulerState]) -> torch.Tensor:
-        import torch
-
         return torch.cat(
             [state.scheduler.scale_model_input(state.latent, state.timestep) for state in states]
         )
 
     def advance(self, states: Sequence[SchedulerState], predictions: torch.Tensor) -> list[str | None]:
-        import torch
-
         rows = predictions.to(self._dtype).unsqueeze(1)
         before = [_snapshot(state) for state in states]
         try:
@@ -146,8 +142,6 @@ class SchedulerSampler:
             raise
 
     def _advance(self, state: SchedulerState, prediction: torch.Tensor) -> str | None:
-        import torch
-
         try:
             state.latent = state.scheduler.step(
                 prediction, state.timestep, state.latent, **state.arguments, return_dict=False

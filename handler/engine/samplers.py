@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
-from handler.engine.linear import Courses, LinearSampler
+import torch
+
+from handler.contract.job import Failure, Job
+from handler.engine.linear import LinearSampler, TimestepPlans
 from handler.engine.options import EngineOptions
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler, copy_scheduler
-from handler.engine.ticket import Size
-from handler.job import Failure, Job
-from handler.schedulers import make_scheduler
-
-if TYPE_CHECKING:
-    from handler.model import Model
+from handler.model.model import Model, Size
+from handler.model.schedulers import make_scheduler
 
 
 class FreshSchedulers:
     """Schedulers with their timesteps set, made once per name and step count and copied for each image."""
 
-    def __init__(self, template: Any, device: Any) -> None:
+    def __init__(self, template: Any, device: torch.device | str) -> None:
         self._template, self._device = template, device
         self._made: dict[tuple[str, int], Any] = {}
 
@@ -40,7 +39,7 @@ class Samplers:
         self._model, self._options, self._most_live = model, options, most_live
         # The vectorised samplers read coefficients, which is the CPU's work.
         self._make_scheduler = FreshSchedulers(model.scheduler, "cpu" if options.vectorised else model.device)
-        self._courses = Courses(self._make_scheduler)
+        self._plans = TimestepPlans(self._make_scheduler)
         self._try_scheduler = FreshSchedulers(model.scheduler, "cpu")
         self._by_size: dict[Size, Sampler] = {}
 
@@ -62,9 +61,9 @@ class Samplers:
         self._by_size = {size: sampler for size, sampler in self._by_size.items() if size in sizes}
 
     def _make(self, size: Size) -> Sampler:
-        model, channels = self._model, self._model.unet.config.in_channels
+        model, channels = self._model, self._model.latent_channels
         if not self._options.vectorised:
             return SchedulerSampler(self._make_scheduler, channels, size, model.device, model.dtype)
         columns = self._options.history_columns if self._options.strict else None
         shape = (self._most_live(size), channels, size)
-        return LinearSampler(self._courses, shape, model.device, model.dtype, columns)
+        return LinearSampler(self._plans, shape, model.device, model.dtype, columns)

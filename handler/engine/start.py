@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from handler.engine.compiled import CompiledUNet
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint
-from handler.engine.memory import plan_memory
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import plan_memory
 from handler.engine.options import EngineOptions
 from handler.engine.profile import Profile
-from handler.settings import Settings
-
-if TYPE_CHECKING:
-    from handler.model import Model
+from handler.model.model import Model
 
 MEASURED_PIXELS = 256
 """Side of the picture that is measured on a CPU, where the real size would take seconds."""

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from handler.job import CutText, Job
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from handler.engine.sampler import Course, State
+from handler.contract.drawing import OnProgress, Progress
+from handler.contract.job import CutText, Job
+from handler.engine.sampler import State, TimestepPlan
+from handler.model.model import Size
 
 
 class Ticket(NamedTuple):
     """The engine's name for one submitted job; numbers grow with age."""
 
     number: int
-
-
-class Size(NamedTuple):
-    """Rows and columns of a latent: pixels divided by the autoencoder's factor."""
-
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -47,20 +40,25 @@ class LiveImage:
     job: Job
     size: Size
     prompts: Prompts
-    course: Course
+    plan: TimestepPlan
     state: State
     queue_seconds: float
     admitted_at: float
+    on_progress: OnProgress | None = None
     stalls: int = 0
     """Steps in a row that memory had no room for."""
 
     @property
     def timestep(self) -> float:
-        return self.course.timesteps[self.state.position]
+        return self.plan.timesteps[self.state.position]
 
     @property
     def steps_left(self) -> int:
-        return len(self.course.timesteps) - self.state.position
+        return len(self.plan.timesteps) - self.state.position
+
+    def report(self, on_progress: OnProgress, now: float) -> None:
+        """Tells how far it is; ``now`` is on the engine's clock."""
+        on_progress(Progress(self.state.position, len(self.plan.timesteps), now - self.admitted_at))
 
     @property
     def rows(self) -> int:

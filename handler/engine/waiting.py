@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
+from handler.contract.drawing import OnProgress
+from handler.contract.job import Failure, Job
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Job
 
 OVERLOADED = Failure(
     429, "overloaded", "The queue is full; try again after the seconds given in Retry-After."
@@ -22,6 +23,7 @@ class Waiting(NamedTuple):
     arrived_at: float
     expires_at: float
     job: Job
+    on_progress: OnProgress | None
 
 
 class WaitingLine:
@@ -37,14 +39,14 @@ class WaitingLine:
 
     @property
     def steps(self) -> int:
-        """Denoising steps of all that wait."""
+        """Denoising steps of all jobs that wait."""
         return sum(waiting.job.num_inference_steps for waiting in self._heap)
 
-    def join(self, ticket: Ticket, job: Job, now: float) -> None:
+    def join(self, ticket: Ticket, job: Job, now: float, on_progress: OnProgress | None = None) -> None:
         deadline = job.deadline_seconds
         expires_at = float("inf") if deadline is None else now + deadline
         due = min(expires_at, now + self._patience_seconds)
-        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job))
+        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job, on_progress))
 
     def first(self) -> Waiting | None:
         return self._heap[0] if self._heap else None
@@ -53,7 +55,7 @@ class WaitingLine:
         return heapq.heappop(self._heap)
 
     def expire(self, now: float) -> list[Waiting]:
-        """Takes out and returns those whose deadline has passed."""
+        """Takes out and returns the jobs whose deadline has passed."""
         late = [waiting for waiting in self._heap if waiting.expires_at <= now]
         if late:
             self._heap = [waiting for waiting in self._heap if waiting.expires_at > now]

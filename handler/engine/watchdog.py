@@ -13,10 +13,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +52,6 @@ class Watchdog:
 
 def end_if_gpu_is_lost(device: torch.device) -> None:
     """Ends the worker where a GPU answers nothing but errors any more; a CPU is never lost."""
-    import torch
-
     if device.type == "cuda":
         try:
             torch.cuda.synchronize(device)

@@ -41,7 +41,7 @@ def compiled_members(members: Sequence[Member], beside: Path, progress: Progress
 
 
 def _compile(root: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "handler.engine.compile_unet", str(root)]
+    command = [sys.executable, "-W", "ignore", "-m", "handler.engine.accelerate.compile_unet", str(root)]
     as_served = {"GOMP_SPINCOUNT": "10000"}
     environment = {**os.environ, **as_served, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

@@ -27,7 +27,7 @@ CHECK = """
 import json, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
-from handler.settings import SettingsError, parse_settings
+from handler.contract.settings import SettingsError, parse_settings
 try:
     parse_settings(json.load(sys.stdin))
 except SettingsError as error:

@@ -15,7 +15,7 @@ from pipeline.client.errors import InvalidRequest, Problem
 
 Instance = Mapping[str, Any]
 
-# The contract's seeds (docs and handler/fields.py): whole numbers below 2 ** 64, from 2 ** 53 on no floats.
+# The contract's seeds (handler/contract/fields.py): whole numbers below 2 ** 64, from 2 ** 53 on no floats.
 _SEEDS_END = 2**64
 _EXACT_END = 2**53
 _MOST_DEPTH = 8

@@ -104,7 +104,7 @@ def misfits(contents: Contents, image_uri: str, container: str = "") -> list[Mis
 
 
 def missing_in(contents: Contents, target: Target | None) -> tuple[str, ...]:
-    """What the handler will not find: packages for another Python are left out (handler/vendored.py)."""
+    """What the handler will not find: packages for another Python are left out (vendored.py)."""
     if target and contents.packages_for not in ("", f"{target.python_tag} {target.platform}"):
         return contents.needed
     return contents.missing

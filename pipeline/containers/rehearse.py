@@ -82,7 +82,7 @@ def draw_here(model: Path, archive: Path) -> Any:
     from pipeline.archive.inspection import inspect_archive
 
     defaults = inspect_archive(archive, Silent()).settings["marquee"]["defaults"]
-    pipeline = StableDiffusionPipeline.from_pretrained(model)  # type: ignore[no-untyped-call]
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
         REQUEST["prompt"],

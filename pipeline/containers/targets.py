@@ -59,7 +59,7 @@ def target_names() -> tuple[str, ...]:
 
 
 def container_record(target: Target) -> bytes:
-    """What an archive says of the container it was built for; handler/vendored.py reads it."""
+    """What an archive says of the container it was built for; handler/model/vendored.py reads it."""
     record = {"container": target.name, "python": target.python_tag, "platform": target.platform}
     return json.dumps(record, indent=2).encode()
 

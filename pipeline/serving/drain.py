@@ -1,7 +1,7 @@
 """Ending without losing work: the handler refuses what is new and says when what was running is done.
 
 TorchServe has no drain of its own, SIGTERM resets every open connection. So a request that only we can write
-goes through the same queue as everybody's (see handler/drain.py): what came before it is drawn, what comes
+goes through the same queue as everybody's (see its drain.py): what came before it is drawn, what comes
 after it gets 503. Where that queue is full, the file that the handler would have made is made here: the gate
 closes at once, for what waits as well, and the request that asks for the count gets in as the queue empties.
 """

@@ -242,7 +242,7 @@ def test_handler_in_the_archive_is_the_source_without_its_leavings(
 ) -> None:
     folder = unpack(build_from(saved_pipeline, tmp_path / "model.mar").path, tmp_path / "out")
     assert (folder / "marquee_handler.py").read_bytes() == (ROOT / "handler/marquee_handler.py").read_bytes()
-    assert (folder / "handler/job.py").read_bytes() == (ROOT / "handler/job.py").read_bytes()
+    assert (folder / "handler/__init__.py").read_bytes() == (ROOT / "handler/__init__.py").read_bytes()
     assert not (folder / "handler/marquee_handler.py").exists()
     assert not [path for path in folder.rglob("*") if "__pycache__" in path.parts or path.suffix == ".pyc"]
     assert not [

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from archive_command import read_members, write_members
 
-from handler import model as handler_model
+from handler.model import load as handler_model
 from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.inspection import inspect_archive
 from pipeline.archive.layout import PICKLE_SUFFIXES
@@ -214,7 +214,7 @@ def test_a_search_without_end_is_itself_refused(archive: Path, tmp_path: Path) -
         ("model/unet/config.json", b"\xff\xfe{\x00}\x00", "is not readable text"),
         ("model/tokenizer/merges.txt", b"a b\n\x00", "byte 4 is a control character"),
         ("model/tokenizer/merges.txt", b"words PK\x03\x04", "is a control character"),
-        ("handler/job.py", b"x = 1\n\x1b[2J", "is a control character"),
+        ("handler/contract/job.py", b"x = 1\n\x1b[2J", "is a control character"),
     ],
 )
 def test_text_files_are_text(archive: Path, tmp_path: Path, name: str, data: bytes, reason: str) -> None:

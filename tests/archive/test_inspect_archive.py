@@ -62,7 +62,7 @@ def test_a_good_archive_has_no_problems(archive: Path) -> None:
     assert found.settings["marquee"]["limits"]["max_instances"] == 16
 
 
-@pytest.mark.parametrize("name", [UNET, "handler/job.py", "model-config.yaml", "MAR-INF/MANIFEST.json"])
+@pytest.mark.parametrize("name", [UNET, "handler/__init__.py", "model-config.yaml", "MAR-INF/MANIFEST.json"])
 def test_a_flipped_byte_is_named(archive: Path, tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(archive) as file:
         info = file.getinfo(name)
@@ -114,10 +114,10 @@ def test_every_flipped_byte_outside_the_files_is_named(archive: Path, tmp_path: 
 
 def test_missing_extra_and_duplicate_files_are_named(archive: Path, tmp_path: Path) -> None:
     content = read(archive)
-    del content["handler/job.py"]
+    del content["handler/__init__.py"]
     content["handler/extra.py"] = b"print('hello')"
     found = problems(write(tmp_path / "model.mar", content))
-    assert "handler/job.py is listed in MAR-INF/SHA256SUMS but missing" in found
+    assert "handler/__init__.py is listed in MAR-INF/SHA256SUMS but missing" in found
     assert "handler/extra.py is not listed in MAR-INF/SHA256SUMS" in found
     with zipfile.ZipFile(tmp_path / "model.mar", "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("handler/extra.py", b"print('bye')")

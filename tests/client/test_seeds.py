@@ -8,9 +8,8 @@ from typing import Any
 import numpy
 import pytest
 
-from handler.job import Job
-from handler.request import Request, parse_body
-from handler.settings import Settings
+from handler.contract.request import Request, parse_body
+from handler.contract.settings import Settings
 from pipeline.client import InvalidRequest
 from pipeline.client.request_body import encoded, request_body, sent_seeds
 
@@ -31,7 +30,7 @@ def drawn(body: Any) -> list[int] | None:
     parsed = parse_body(plain, Settings(), lambda: RANDOM)
     if not isinstance(parsed, Request):
         return None
-    return [item.seed for item in parsed.items if isinstance(item, Job)]
+    return [job.seed for job in parsed.jobs]
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "as a batch line"])

@@ -140,8 +140,8 @@ def handler_process(root: Path, code: str) -> str:
 def unpacked(tmp_path: Path) -> Path:
     """An archive's root: the handler's module, and a package that exists elsewhere in another version too."""
     root = tmp_path / "unpacked"
-    (root / "handler").mkdir(parents=True)
-    for name in ("__init__.py", "vendored.py"):
+    (root / "handler" / "model").mkdir(parents=True)
+    for name in ("__init__.py", "model/__init__.py", "model/vendored.py"):
         (root / "handler" / name).write_bytes((ROOT / "handler" / name).read_bytes())
     (root / "packages" / "wrapped").mkdir(parents=True)
     (root / "packages" / "wrapped" / "__init__.py").write_text("ORIGIN = 'archive'\n")
@@ -154,7 +154,7 @@ def unpacked(tmp_path: Path) -> Path:
 def test_the_archives_packages_win_even_over_imported_ones(unpacked: Path) -> None:
     code = (
         "import pathlib, wrapped; assert wrapped.ORIGIN == 'container';"
-        "from handler.vendored import use_vendored;"
+        "from handler.model.vendored import use_vendored;"
         "use_vendored(pathlib.Path.cwd()); use_vendored(pathlib.Path.cwd());"
         "import wrapped, sys, importlib.metadata as m;"
         "print(wrapped.ORIGIN, m.version('wrapped'), sys.path.count(str(pathlib.Path.cwd() / 'packages')))"
@@ -172,7 +172,7 @@ def test_packages_for_another_python_are_left_out_with_one_line(
     (unpacked / CONTAINER_FILE).write_bytes(record)
     code = (
         "import logging, pathlib, sys; logging.basicConfig(stream=sys.stdout, format='%(message)s');"
-        "from handler.vendored import packages_in_use, use_vendored; root = pathlib.Path.cwd();"
+        "from handler.model.vendored import packages_in_use, use_vendored; root = pathlib.Path.cwd();"
         "use_vendored(root); import wrapped; used = packages_in_use(root);"
         "print(wrapped.ORIGIN, used['source'], used['built_for'])"
     )
@@ -186,7 +186,8 @@ def test_packages_for_another_python_are_left_out_with_one_line(
 
 def test_without_packages_nothing_changes(unpacked: Path) -> None:
     code = (
-        "import pathlib, sys, wrapped; before = list(sys.path); from handler.vendored import use_vendored;"
+        "import pathlib, sys, wrapped; before = list(sys.path);"
+        "from handler.model.vendored import use_vendored;"
         "use_vendored(pathlib.Path('nowhere')); print(sys.path == before, 'wrapped' in sys.modules)"
     )
     assert handler_process(unpacked, code) == "True True"
@@ -196,7 +197,7 @@ def test_without_packages_nothing_changes(unpacked: Path) -> None:
 def test_an_old_pillow_is_named(unpacked: Path, version: str, outcome: str) -> None:
     (unpacked / "PIL.py").write_text(f"__version__ = '{version}'\n")
     code = (
-        "from handler.vendored import ContainerError, check_pillow\n"
+        "from handler.model.vendored import ContainerError, check_pillow\n"
         "try:\n    check_pillow()\n    print('fine')\nexcept ContainerError as error:\n    print(error)"
     )
     assert outcome in handler_process(unpacked, code)

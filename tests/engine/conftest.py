@@ -11,16 +11,17 @@ from diffusers import StableDiffusionPipeline
 from frontend import Answer, Gate
 from tiny import as_model, draw_plainly, make_job, make_pipeline
 
-from handler.engine.carrier import Carrier
+from handler.contract.job import Job
+from handler.contract.schedulers import SCHEDULERS
+from handler.doors.torchserve.request_book import RequestBook
+from handler.engine.accelerate.lanes import Lanes
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint
-from handler.engine.lanes import Lanes
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
-from handler.job import Job
-from handler.model import Model
-from handler.schedulers import SCHEDULERS
+from handler.model.model import Model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,18 +65,19 @@ def plan(model: Model) -> MemoryPlan:
 
 
 @pytest.fixture
-def carrier(model: Model, plan: MemoryPlan) -> Iterator[Carrier[Answer]]:
+def book(model: Model, plan: MemoryPlan) -> Iterator[RequestBook[Answer]]:
     """Four places and a queue of six."""
     watchdog = Watchdog(seconds=600)
-    made: Carrier[Answer] = Carrier(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    runner = Runner(Engine(model, EngineOptions(max_live=4, max_queue=6), plan), watchdog)
+    made: RequestBook[Answer] = RequestBook(runner)
     yield made
     made.close()
     watchdog.close()
 
 
 @pytest.fixture
-def gate(carrier: Carrier[Answer]) -> Iterator[Gate]:
-    made = Gate(carrier)
+def gate(book: RequestBook[Answer]) -> Iterator[Gate]:
+    made = Gate(book)
     yield made
     made.open()
 

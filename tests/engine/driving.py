@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy
 import torch
 
+from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.engine import Engine
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Job, Outcome, Picture
 
 
 def submit(engine: Engine, job: Job) -> Ticket:
@@ -27,7 +27,7 @@ def draw(engine: Engine, jobs: Sequence[Job]) -> list[Outcome]:
     return [outcomes[ticket] for ticket in tickets]
 
 
-def pixels(outcome: Outcome) -> torch.Tensor:
+def pixels(outcome: Outcome | None) -> torch.Tensor:
     """(height, width, 3) uint8 of a picture; fails on a Failure."""
     assert isinstance(outcome, Picture), outcome
     return torch.from_numpy(numpy.asarray(outcome.image).copy())

@@ -1,4 +1,4 @@
-"""Drives a Carrier as TorchServe's frontend does, and holds UNet calls up."""
+"""Drives a RequestBook as TorchServe's frontend does, and holds UNet calls up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from tiny import make_job
+from tiny import layers, make_job
 
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Arrival, Iterations, Part
-from handler.job import Failure, Job, Outcome
+from handler.contract.job import Failure, Job, Outcome
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk
+from handler.doors.torchserve.request_book import RequestBook
+from handler.engine.runner import Runner
 
 Answer = list[Outcome | None]
 
@@ -19,11 +20,11 @@ Answer = list[Outcome | None]
 class Gate:
     """Stands before every UNet call: notes its rows, and from ``shut`` on lets none pass until ``let``."""
 
-    def __init__(self, carrier: Carrier[Answer]) -> None:
+    def __init__(self, drawing: Runner | RequestBook[Answer]) -> None:
         self.rows: list[int] = []
         self._is_shut = False
         self._passes, self._waiting = threading.Semaphore(0), threading.Semaphore(0)
-        self._hook = carrier.engine._model.unet.register_forward_pre_hook(self._pass)
+        self._hook = layers(drawing.engine.model.unet).register_forward_pre_hook(self._pass)
 
     def shut(self) -> None:
         self._is_shut = True
@@ -66,12 +67,12 @@ def codes(answer: Answer) -> list[str]:
 
 
 class Frontend:
-    """Calls like TorchServe's: every request again until its last part, under a name of its own."""
+    """Calls like TorchServe's: every request again until its last chunk, under a name of its own."""
 
-    def __init__(self, carrier: Carrier[Answer]) -> None:
-        self.iterations = Iterations(carrier)
+    def __init__(self, book: RequestBook[Answer]) -> None:
+        self.batches = ContinuousBatches(book)
         self.names: list[str] = []
-        self.parts: dict[str, list[Part[Answer]]] = {}
+        self.chunks: dict[str, list[ReplyChunk[Answer]]] = {}
 
     def call(self, **arriving: Sequence[Job] | str) -> None:
         self.names += arriving
@@ -80,10 +81,10 @@ class Frontend:
             given = arriving[self.names[index]]  # asking again about an old request is a KeyError
             return [Failure(400, given, "")] if isinstance(given, str) else Arrival(given, list)
 
-        parts = self.iterations.iterate(self.names, read)
-        for name, part in zip(self.names, parts, strict=True):
-            self.parts.setdefault(name, []).append(part)
-        self.names = [name for name, part in zip(self.names, parts, strict=True) if part.stop is False]
+        chunks = self.batches.iterate(self.names, read)
+        for name, chunk in zip(self.names, chunks, strict=True):
+            self.chunks.setdefault(name, []).append(chunk)
+        self.names = [name for name, chunk in zip(self.names, chunks, strict=True) if chunk.stop is False]
 
     def hang_up(self, name: str) -> None:
         self.names.remove(name)
@@ -93,5 +94,5 @@ class Frontend:
         self.call(next=[make_job(num_inference_steps=1, scheduler="DDIM")])
         while self.names:
             self.call()
-        reply = self.parts["next"][-1].reply
+        reply = self.chunks["next"][-1].reply
         return reply is not None and codes(reply) == ["picture"]

@@ -19,15 +19,17 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels
 from PIL import Image
+from tiny import layers
 
-from handler.engine.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, with_compiled_unet
+from handler.contract.job import Job, Picture
+from handler.contract.schedulers import SCHEDULERS
+from handler.contract.settings import Settings, load_settings
+from handler.engine.accelerate.compiled import FOLDER, KEY, LIBRARY, CompiledUNet, with_compiled_unet
 from handler.engine.engine import Engine
 from handler.engine.profile import choose_profile
 from handler.engine.start import start_engine
-from handler.job import Job, Picture
-from handler.model import Model, load_model
-from handler.schedulers import SCHEDULERS
-from handler.settings import Settings, load_settings
+from handler.model.load import load_model
+from handler.model.model import Model
 from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
 from pipeline.progress import Silent
@@ -104,7 +106,7 @@ def test_the_compiled_unet_draws_the_eager_ones_pictures(
     jobs = _jobs(settings)
     engine = _engine(compiled_model, settings)
     eager_calls: list[int] = []
-    hook = plain_model.unet.register_forward_hook(lambda *_: eager_calls.append(1))
+    hook = layers(plain_model.unet).register_forward_hook(lambda *_: eager_calls.append(1))
     drawn = draw(engine, jobs)
     assert eager_calls == []
     wanted = draw(_engine(plain_model, settings), jobs)
@@ -157,7 +159,7 @@ def test_code_of_another_torch_is_left_alone_with_one_line(
 CALLED_WITH_THREE_ROWS = """
 import sys, torch
 from pathlib import Path
-from handler.engine.native import NativeCode
+from handler.engine.accelerate.native import NativeCode
 code = NativeCode(Path(sys.argv[1]), callers=1)
 side, tokens, width = map(int, sys.argv[2:])
 with torch.inference_mode():

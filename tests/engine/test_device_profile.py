@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import layers
 
-from handler.engine.compile_unet import refuse_old_gpu
-from handler.engine.fused import fuse_projections, is_fused
-from handler.engine.gpu import tune_for_gpu
-from handler.engine.graphs import GraphedUNet
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compile_unet import refuse_old_gpu
+from handler.engine.accelerate.fused import fuse_projections, is_fused
+from handler.engine.accelerate.gpu import tune_for_gpu
+from handler.engine.accelerate.graphs import GraphedUNet
 from handler.engine.profile import choose_profile
-from handler.model import Model
-from handler.settings import Settings
+from handler.model.model import Model
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_fused_projections_draw_the_same(model: Model, fused: Model) -> None:
 
 
 def test_fused_projections_are_what_is_called(fused: Model) -> None:
-    attention = fused.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    attention = layers(fused.unet).mid_block.attentions[0].transformer_blocks[0].attn1
     called: list[int] = []
     attention.to_qkv.register_forward_hook(lambda *_: called.append(1))
     with torch.inference_mode():

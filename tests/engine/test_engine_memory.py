@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from driving import draw, nearly_equal, pixels, reason, submit
-from tiny import make_job
+from tiny import layers, make_job
 
+from handler.contract.job import Job
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint, peak_bytes
 from handler.engine.linear import LinearSampler, LinearState
-from handler.engine.memory import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
+from handler.engine.memory.footprint import measure_footprint, peak_bytes
+from handler.engine.memory.plan import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
-from handler.job import Job
-from handler.model import Model
+from handler.model.model import Model
 
 Oracle = list[tuple[Job, torch.Tensor]]
 
@@ -47,7 +47,7 @@ def test_running_out_shrinks_the_calls_and_loses_nobody(
         pair for pair in oracle if pair[0].guidance_scale > 1 and pair[0].width == pair[0].height == 64
     ][:6]
     engine = Engine(model, EngineOptions(max_live=6), plan)
-    with short_of_memory(model.unet, lambda rows: rows <= 4) as asked:
+    with short_of_memory(layers(model.unet), lambda rows: rows <= 4) as asked:
         outcomes = draw(engine, [job for job, _ in chosen])
     assert all(nearly_equal(pixels(got), wanted) for (_, wanted), got in zip(chosen, outcomes, strict=False))
     assert asked[:2] == [12, 6]
@@ -57,7 +57,7 @@ def test_running_out_shrinks_the_calls_and_loses_nobody(
 def test_a_moment_without_memory_is_waited_out(model: Model, plan: MemoryPlan, oracle: Oracle) -> None:
     job, wanted = oracle[0]
     counts = iter(range(100))
-    with short_of_memory(model.unet, lambda _: next(counts) not in (1, 2)):
+    with short_of_memory(layers(model.unet), lambda _: next(counts) not in (1, 2)):
         [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
     assert torch.equal(pixels(outcome), wanted)
 
@@ -71,7 +71,7 @@ def test_an_image_that_never_fits_fails_alone(model: Model, plan: MemoryPlan, or
         if inputs[0].shape[-1] == 16:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
 
-    hook = model.unet.register_forward_pre_hook(check)
+    hook = layers(model.unet).register_forward_pre_hook(check)
     outcomes = draw(engine, [big, small])
     hook.remove()
     assert reason(outcomes[0]) == "out_of_memory"
@@ -88,7 +88,7 @@ def test_an_image_that_breaks_a_call_fails_alone(model: Model, plan: MemoryPlan,
         if next(calls) in (1, 3):  # all together, then the second alone
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (injected)")
 
-    module = model.vae.decoder if part == "vae" else getattr(model, part)
+    module = layers(model.vae).decoder if part == "vae" else getattr(model, part)
     hook = module.register_forward_pre_hook(check)
     outcomes = draw(Engine(model, EngineOptions(), plan), jobs)
     hook.remove()
@@ -99,7 +99,7 @@ def test_an_image_that_breaks_a_call_fails_alone(model: Model, plan: MemoryPlan,
 
 def test_decoding_without_memory_is_sliced(model: Model, plan: MemoryPlan) -> None:
     jobs = [make_job(seed=seed, num_inference_steps=1, scheduler="DDIM") for seed in range(4)]
-    with short_of_memory(model.vae.decoder, lambda rows: rows == 1) as asked:
+    with short_of_memory(layers(model.vae).decoder, lambda rows: rows == 1) as asked:
         outcomes = draw(Engine(model, EngineOptions(), plan), jobs)
     assert len({pixels(outcome).sum().item() for outcome in outcomes}) == 4
     assert asked == [4, 2, 1, 1, 1, 1]
@@ -110,10 +110,10 @@ def test_a_decoding_without_memory_is_tried_at_the_next_steps(
 ) -> None:
     job, wanted = oracle[0]
     tries = itertools.count(1)
-    with short_of_memory(model.vae.decoder, lambda _: next(tries) > 3):
+    with short_of_memory(layers(model.vae).decoder, lambda _: next(tries) > 3):
         [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
     assert torch.equal(pixels(outcome), wanted)
-    with short_of_memory(model.vae.decoder, lambda _: False) as asked:
+    with short_of_memory(layers(model.vae).decoder, lambda _: False) as asked:
         [outcome] = draw(Engine(model, EngineOptions(), plan), [job])
     assert (reason(outcome), len(asked)) == ("out_of_memory", 4)
 
@@ -157,7 +157,7 @@ def _no_memory(*_: object) -> None:
 def test_strict_rows_are_no_more_than_the_plan_has_places_for(model: Model) -> None:
     footprint = Footprint(unet_row_bytes=10, decode_bytes=20, state_bytes=5)
     plan = MemoryPlan(budget_bytes=3 * 25 * 64 * 64 + 20 * 64 * 64, footprint=footprint)
-    with short_of_memory(model.unet, lambda _: True) as asked:
+    with short_of_memory(layers(model.unet), lambda _: True) as asked:
         draw(Engine(model, EngineOptions(max_live=8, strict=True), plan), [make_job(width=64, height=64)])
         draw(Engine(model, EngineOptions(max_live=8, strict=True), plan), [make_job(width=32, height=32)])
     assert set(asked) == {6, 16}

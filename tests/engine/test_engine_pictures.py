@@ -11,15 +11,16 @@ from diffusers import StableDiffusionPipeline
 from driving import draw, nearly_equal, pixels, submit
 from tiny import draw_plainly, make_job
 
+from handler.contract.drawing import Drawing
+from handler.contract.job import Job, Outcome
+from handler.contract.schedulers import SCHEDULERS
 from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.runner import Runner
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Job, Outcome
-from handler.model import Model
-from handler.schedulers import SCHEDULERS
+from handler.model.model import Model
 
 Oracle = list[tuple[Job, torch.Tensor]]
 
@@ -86,25 +87,20 @@ def _interleave(engine: Engine, chance: random.Random, chosen: Oracle, name: str
 
 def _interleave_beside(engine: Engine, chance: random.Random, chosen: Oracle, name: str) -> None:
     """The same while the engine steps in a thread of its own, so that they come in the midst of a step."""
-    to_come, wanted, cancelled = list(chosen), {}, set()
-    outcomes: dict[Ticket, Outcome] = {}
     watchdog = Watchdog(600)
-    runner = Runner(engine, watchdog, tell=lambda: None)
-    while to_come or wanted.keys() - outcomes.keys() - cancelled:
-        if to_come and chance.random() < 0.4:
-            job, picture = to_come.pop()
-            ticket = runner.submit(job)
-            assert isinstance(ticket, Ticket)
-            wanted[ticket] = picture
-        if wanted and chance.random() < 0.05:
-            victim = chance.choice(sorted(wanted))
-            runner.cancel([victim])
-            cancelled.add(victim)
-        outcomes.update(runner.take(until=time.monotonic()))
-        time.sleep(chance.uniform(0, 0.01))
+    runner = Runner(engine, watchdog)
+    drawn: list[tuple[Drawing, torch.Tensor]] = []
+    for job, picture in chosen:
+        drawn.append((runner.draw(job), picture))
+        if chance.random() < 0.15:
+            chance.choice(drawn)[0].cancel()
+        time.sleep(chance.uniform(0, 0.02))
+    for drawing, picture in drawn:
+        if not drawing.outcome.cancelled():
+            got = drawing.outcome.result(timeout=60)
+            assert nearly_equal(pixels(got), picture), f"{name}: a wrong picture"
     runner.close()
     watchdog.close()
-    _check(outcomes, wanted, cancelled, name)
 
 
 def _check(

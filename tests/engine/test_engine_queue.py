@@ -10,14 +10,14 @@ import psutil
 import pytest
 import torch
 from driving import draw, pixels, reason, submit
-from tiny import make_job
+from tiny import layers, make_job
 
+from handler.contract.job import Failure, Outcome, Picture
 from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.engine.ticket import Ticket
-from handler.job import Failure, Outcome, Picture
-from handler.model import Model
+from handler.model.model import Model
 
 
 class Clock:
@@ -49,9 +49,12 @@ def test_a_full_queue_refuses_with_the_seconds_to_wait(model: Model, plan: Memor
 def test_jobs_on_their_way_from_the_queue_to_their_places_are_counted(model: Model, plan: MemoryPlan) -> None:
     engine = Engine(model, EngineOptions(max_live=2, max_queue=0), plan)
     reached, go_on = threading.Event(), threading.Event()
-    hook = model.text_encoder.register_forward_pre_hook(
-        lambda *_: (reached.set(), go_on.wait(60))[:0] or None
-    )
+
+    def wait(*_: object) -> None:
+        reached.set()
+        go_on.wait(60)
+
+    hook = model.text_encoder.register_forward_pre_hook(wait)
     for number in range(2):
         submit(engine, make_job(seed=number))
     step = threading.Thread(target=engine.step)
@@ -69,7 +72,7 @@ def test_jobs_on_their_way_from_the_queue_to_their_places_are_counted(model: Mod
 def test_pace_is_what_was_measured(model: Model, plan: MemoryPlan) -> None:
     clock = Clock()
     engine = Engine(model, EngineOptions(), plan, clock)
-    hook = model.unet.register_forward_hook(lambda *_: setattr(clock, "now", clock.now + 3.0))
+    hook = layers(model.unet).register_forward_hook(lambda *_: setattr(clock, "now", clock.now + 3.0))
     draw(engine, [make_job(num_inference_steps=6, scheduler="DDIM")])
     hook.remove()
     assert engine.pace.step_seconds == pytest.approx(3.0)
@@ -106,7 +109,7 @@ def test_a_job_whose_deadline_passed_in_the_queue_is_not_drawn(model: Model, pla
 
 def test_cancelling_frees_the_place_before_the_next_step(model: Model, plan: MemoryPlan) -> None:
     rows: list[int] = []
-    hook = model.unet.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    hook = layers(model.unet).register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     engine = Engine(model, EngineOptions(max_live=1), plan)
     hung_up, waiting, third = (submit(engine, make_job(seed=seed, guidance_scale=1.0)) for seed in range(3))
     engine.step()
@@ -128,7 +131,7 @@ def test_cancelling_frees_the_place_before_the_next_step(model: Model, plan: Mem
 @pytest.mark.parametrize("vectorised", [False, True])
 def test_jobs_of_one_size_share_each_unet_call(vectorised: bool, model: Model, plan: MemoryPlan) -> None:
     rows: list[int] = []
-    hook = model.unet.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    hook = layers(model.unet).register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     jobs = [
         make_job(num_inference_steps=2, scheduler="DDIM"),
         make_job(num_inference_steps=2, scheduler="Euler", guidance_scale=1.0),
@@ -166,7 +169,7 @@ def test_numbers_that_are_not_finite_stay_with_their_job(
     options = EngineOptions(vectorised=vectorised, max_live=2)
     alone = pixels(draw(Engine(model, options, plan), [neighbour])[0])
     engine = Engine(model, options, plan)
-    hook = model.unet.register_forward_hook(poison)
+    hook = layers(model.unet).register_forward_hook(poison)
     outcomes = draw(engine, [poisoned, neighbour])
     hook.remove()
     assert reason(outcomes[0]) == "not_finite"
@@ -193,8 +196,8 @@ class FreeAutoencoder:
     def __init__(self, config: object) -> None:
         self.config = config
 
-    def decode(self, latents: torch.Tensor, **_: object) -> tuple[torch.Tensor]:
-        return (latents.new_zeros(len(latents), 3, 8 * latents.shape[2], 8 * latents.shape[3]),)
+    def decode(self, z: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor]:
+        return (z.new_zeros(len(z), 3, 8 * z.shape[2], 8 * z.shape[3]),)
 
 
 def test_ten_thousand_requests_leave_no_memory_behind(model: Model, plan: MemoryPlan) -> None:

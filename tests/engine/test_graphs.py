@@ -11,13 +11,13 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels
 
+from handler.contract.job import Job
+from handler.engine.accelerate.graphs import Capture, GraphedUNet, buckets, prove
 from handler.engine.engine import Engine
-from handler.engine.footprint import measure_footprint
-from handler.engine.graphs import Capture, GraphedUNet, buckets, prove
-from handler.engine.memory import MemoryPlan, plan_memory
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import MemoryPlan, plan_memory
 from handler.engine.options import EngineOptions
-from handler.job import Job
-from handler.model import Model
+from handler.model.model import Model
 
 Call = Callable[..., torch.Tensor]
 
@@ -97,6 +97,7 @@ def test_other_sizes_and_more_rows_go_to_the_plain_unet(model: Model) -> None:
 def test_graphs_that_draw_the_same_are_taken(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     replayed: list[int] = []
     unet = prove(model.unet, rows_of(model, 4), [1, 2, 4], captured(model, replayed))
+    assert isinstance(unet, GraphedUNet)
     assert unet.row_counts == [1, 2, 4] == sorted(replayed)
     assert caplog.records == []
 

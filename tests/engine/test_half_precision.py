@@ -12,12 +12,12 @@ from diffusers import StableDiffusionPipeline
 from driving import draw, pixels
 from tiny import draw_plainly, make_job
 
+from handler.contract.job import Job
+from handler.contract.settings import Settings, load_settings
 from handler.engine.engine import Engine
-from handler.engine.memory import Footprint, MemoryPlan
+from handler.engine.memory.plan import Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.job import Job
-from handler.model import load_model
-from handler.settings import Settings, load_settings
+from handler.model.load import load_model
 
 ARTIFACTS = Path(__file__).parents[2] / "model_artifacts"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"

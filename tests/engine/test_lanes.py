@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 from driving import nearly_equal, pixels
+from PIL import Image
+from tiny import layers
 
-from handler.engine.compiled import CompiledUNet
+from handler.contract.job import Failure, Outcome, Picture
+from handler.engine.accelerate.compiled import CompiledUNet
+from handler.engine.accelerate.lane_trial import lanes_from
+from handler.engine.accelerate.lanes import Lanes
 from handler.engine.decoder import NOT_FINITE, PictureDecoder, Undecoded
-from handler.engine.lane_trial import lanes_from
-from handler.engine.lanes import Lanes
-from handler.engine.ticket import Size, Ticket
-from handler.job import Failure, Outcome, Picture
-from handler.model import Model
+from handler.engine.ticket import Ticket
+from handler.model.model import Model, Size
 
 WAIT_SECONDS = 60
 
@@ -100,7 +103,7 @@ def test_parts_are_even_and_never_empty(count: int, two_threads: None) -> None:
 def decoded_rows(model: Model) -> Iterator[list[int]]:
     """The number of latents of every call of the autoencoder's decoder."""
     rows: list[int] = []
-    hook = model.vae.decoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    hook = layers(model.vae).decoder.register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
     yield rows
     hook.remove()
 
@@ -142,7 +145,7 @@ def test_what_equal_lanes_leave_over_of_slow_pictures_is_decoded_on_all_cores(
         unknown, slow, lone = decoder.decode(latents), decoder.decode(latents), decoder.decode(latents[:1])
     assert (sorted(decoded_rows[:2]), sorted(decoded_rows[2:5]), decoded_rows[5:]) == ([2, 3], [1, 2, 2], [1])
     for one, other in zip([*slow, *lone], [*unknown, unknown[0]], strict=True):
-        assert nearly_equal(pixels(Picture(one, {})), pixels(Picture(other, {})))
+        assert nearly_equal(pixels(_picture(one)), pixels(_picture(other)))
 
 
 @pytest.mark.parametrize("bad", range(3))
@@ -160,13 +163,15 @@ def test_a_latent_that_is_not_finite_fails_alone(model: Model, lanes: Lanes, bad
 def test_what_was_not_compiled_runs_on_all_cores(lanes: Lanes) -> None:
     seen: list[int] = []
 
-    def plain(*_: object, **__: object) -> str:
+    def plain(*_: object, **__: object) -> tuple[str]:
         seen.append(torch.get_num_threads())
-        return "plain"
+        return ("plain",)
 
-    unet = CompiledUNet(plain, None, {"rows": 4, "height": 8, "width": 8}, lanes)
+    nothing: Any = None
+    unet = CompiledUNet(layers(plain), nothing, {"rows": 4, "height": 8, "width": 8}, lanes)
     other_size = torch.zeros(1, 4, 16, 16)
-    assert unet(other_size, 1, encoder_hidden_states=torch.zeros(1, 4, 8)) == "plain"
+    (answer,) = unet(other_size, 1, encoder_hidden_states=torch.zeros(1, 4, 8))
+    assert str(answer) == "plain"
     assert (seen, torch.get_num_threads()) == ([lanes.count], 1)
 
 
@@ -182,3 +187,8 @@ def test_lanes_are_used_from_the_rows_where_they_win(lanes: Lanes, from_rows: in
 
     example = (torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 4, 8))
     assert lanes_from(code, {"rows": 8, "height": 8, "width": 8}, example, lanes) == from_rows
+
+
+def _picture(decoded: Image.Image | Failure) -> Picture:
+    assert isinstance(decoded, Image.Image), decoded
+    return Picture(decoded, {})

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from diffusers import PNDMScheduler
 from tiny import SCHEDULE, make_job
 
-from handler.engine.linear import Courses, LinearSampler, is_linear
+from handler.contract.schedulers import SCHEDULERS
+from handler.engine.linear import LinearSampler, TimestepPlans, is_linear
 from handler.engine.sampler import SchedulerSampler
 from handler.engine.samplers import FreshSchedulers
-from handler.engine.ticket import Size
-from handler.schedulers import SCHEDULERS, make_scheduler
+from handler.model.model import Size
+from handler.model.schedulers import make_scheduler
 
 SIZE = Size(8, 8)
 
@@ -31,12 +33,12 @@ def test_all_rows_at_once_equal_each_scheduler_alone(steps: int, prediction_type
     jobs = [
         make_job(scheduler=name, seed=seed, num_inference_steps=steps) for seed, name in enumerate(SCHEDULERS)
     ]
-    together = LinearSampler(Courses(make), (len(jobs), 4, SIZE), cpu, torch.float32)
+    together = LinearSampler(TimestepPlans(make), (len(jobs), 4, SIZE), cpu, torch.float32)
     states = [together.join(job)[1] for job in jobs]
     alone = [SchedulerSampler(make, 4, SIZE, cpu, torch.float32) for _ in jobs]
     oracles = [sampler.join(job) for sampler, job in zip(alone, jobs, strict=False)]
     for position in range(steps + 1):
-        going = [i for i, (course, _) in enumerate(oracles) if position < len(course.timesteps)]
+        going = [i for i, (plan, _) in enumerate(oracles) if position < len(plan.timesteps)]
         if not going:
             break
         inputs = together.inputs([states[i] for i in going])
@@ -65,10 +67,11 @@ def test_clipping_samplers_are_known_not_to_be_linear() -> None:
 
 
 def test_who_cannot_join_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    courses = Courses(FreshSchedulers(PNDMScheduler.from_config(SCHEDULE), "cpu"))
-    sampler = LinearSampler(courses, (1, 4, SIZE), torch.device("cpu"), torch.float32)
-    right = courses.of(make_job())
-    monkeypatch.setattr(courses, "of", lambda _: dataclasses.replace(right, init_noise_sigma="not a number"))
+    plans = TimestepPlans(FreshSchedulers(PNDMScheduler.from_config(SCHEDULE), "cpu"))
+    sampler = LinearSampler(plans, (1, 4, SIZE), torch.device("cpu"), torch.float32)
+    right = plans.of(make_job())
+    wrong: dict[str, Any] = {"init_noise_sigma": "not a number"}
+    monkeypatch.setattr(plans, "of", lambda _: dataclasses.replace(right, **wrong))
     with pytest.raises(TypeError):
         sampler.join(make_job())
     monkeypatch.undo()

@@ -10,11 +10,11 @@ import pytest
 from driving import draw, submit
 from tiny import make_job
 
+from handler.doors.torchserve.metrics import Publisher
 from handler.engine.engine import Engine
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model import Model
-from handler.torchserve_metrics import Publisher
+from handler.model.model import Model
 
 
 @dataclass

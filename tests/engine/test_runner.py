@@ -6,104 +6,110 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
-from handler.engine.carrier import Carrier
+from handler.doors.torchserve.request_book import RequestBook
 from handler.engine.watchdog import EXIT_CODE
 
 SHORT = make_job(num_inference_steps=1, scheduler="DDIM")
 
 
-def fail_once(carrier: Carrier[Answer], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine's next call of ``method`` is an error as no part of the engine may have."""
-    right: Callable[..., Any] = getattr(carrier.engine, method)
+def fail_once(book: RequestBook[Answer], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call of ``method``, such as "batch.encode", is an error as no part of the engine may have."""
+    part, _, name = method.partition(".")
+    owner = getattr(book.engine, part)
+    right: Callable[..., object] = getattr(owner, name)
 
-    def fail(*_: Any, **__: Any) -> None:
-        monkeypatch.setattr(carrier.engine, method, right)
+    def fail(*_: object, **__: object) -> None:
+        monkeypatch.setattr(owner, name, right)
         raise MemoryError("injected")
 
-    monkeypatch.setattr(carrier.engine, method, fail)
+    monkeypatch.setattr(owner, name, fail)
 
 
 def answered(frontend: Frontend, name: str) -> list[str]:
     """What is said to a request in the end."""
-    until(lambda: frontend.call() is None and name not in frontend.names)
-    reply = frontend.parts[name][-1].reply
+
+    def call() -> bool:
+        frontend.call()
+        return name not in frontend.names
+
+    until(call)
+    reply = frontend.chunks[name][-1].reply
     assert reply is not None
     return codes(reply)
 
 
-@pytest.mark.parametrize("method", ["_denoise", "_encode", "_decode"])
+@pytest.mark.parametrize("method", ["batch.step", "batch.encode", "decodes.take"])
 def test_an_error_in_a_step_costs_only_those_who_were_in_it(
-    method: str, carrier: Carrier[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    method: str, book: RequestBook[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     gate.shut()
     frontend.call(drawn=[SHORT])
     gate.wait()
     frontend.call(**{name: [long_job(seed)] for seed, name in enumerate("abcd")}, waits=[SHORT])
     gate.let(1)  # "drawn" is finished and nobody has asked for it yet; a to d have places
-    fail_once(carrier, method, monkeypatch)
-    if method == "_encode":
+    fail_once(book, method, monkeypatch)
+    if method == "batch.encode":
         frontend.hang_up("d")
         frontend.call()  # "waits" has its turn, and in it comes the error
     gate.open()
     assert answered(frontend, "drawn") == ["picture"]
     assert {name: answered(frontend, name) for name in "abc"} == {name: ["internal"] for name in "abc"}
-    assert answered(frontend, "waits") == (["internal"] if method == "_encode" else ["picture"])
+    assert answered(frontend, "waits") == (["internal"] if method == "batch.encode" else ["picture"])
     assert frontend.draws_a_picture()
-    assert carrier.engine.live_count == 0
+    assert book.engine.live_count == 0
 
 
 def test_an_error_before_anybody_is_taken_in_does_not_come_for_ever(
-    carrier: Carrier[Answer], monkeypatch: pytest.MonkeyPatch
+    book: RequestBook[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frontend = Frontend(carrier)
-    fail_once(carrier, "_next_in_line", monkeypatch)
+    frontend = Frontend(book)
+    fail_once(book, "admission.next_in_line", monkeypatch)
     frontend.call(waits=[SHORT])
     assert answered(frontend, "waits") == ["internal"]
     assert frontend.draws_a_picture()
 
 
 def test_an_error_when_all_its_clients_are_gone_is_not_the_next_ones(
-    carrier: Carrier[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    book: RequestBook[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     gate.shut()
     frontend.call(gone=[long_job()])
     gate.wait()
-    fail_once(carrier, "_advance", monkeypatch)
+    fail_once(book, "batch._advance", monkeypatch)
     frontend.hang_up("gone")
     gate.open()
-    until(lambda: carrier.engine.metrics.counts["failed"] == 1)
+    until(lambda: book.engine.metrics.counts["failed"] == 1)
     assert frontend.draws_a_picture()
 
 
 def test_an_error_in_the_step_of_a_batch_given_up_is_not_the_next_batchs(
-    carrier: Carrier[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    book: RequestBook[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.shut()
-    carrier.admit("late", [long_job()], list)
-    assert codes(carrier.finish_all(seconds=0.3)["late"]) == ["took_too_long"]
+    book.admit("late", [long_job()], list)
+    assert codes(book.finish_all(seconds=0.3)["late"]) == ["took_too_long"]
     gate.wait()
-    fail_once(carrier, "_advance", monkeypatch)
-    carrier.admit("next", [SHORT], list)
+    fail_once(book, "batch._advance", monkeypatch)
+    book.admit("next", [SHORT], list)
     gate.open()
-    assert codes(carrier.finish_all()["next"]) == ["picture"]
+    assert codes(book.finish_all()["next"]) == ["picture"]
 
 
 def test_a_job_that_cannot_join_fails_alone(
-    carrier: Carrier[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    book: RequestBook[Answer], gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frontend = Frontend(carrier)
+    frontend = Frontend(book)
     gate.shut()
     frontend.call(live=[make_job(num_inference_steps=3, scheduler="DDIM")])
     gate.wait()
-    sampler = carrier.engine._samplers.of(carrier.engine._room.size(SHORT))
+    sampler = book.engine.batch._samplers.of(book.engine.model.latent_size(SHORT.width, SHORT.height))
 
     def fail(*_: object) -> None:
         monkeypatch.undo()
@@ -122,17 +128,19 @@ import sys, tempfile, time
 from pathlib import Path
 from frontend import Frontend, long_job
 from tiny import as_model, make_pipeline
-from handler.engine.carrier import Carrier
+from handler.doors.torchserve.request_book import RequestBook
 from handler.engine.engine import Engine
-from handler.engine.footprint import Footprint
-from handler.engine.memory import MemoryPlan
+from handler.engine.memory.footprint import Footprint
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.engine.runner import Runner
 from handler.engine.watchdog import Watchdog
 model = as_model(make_pipeline(Path(tempfile.mkdtemp())))
-carrier = Carrier(Engine(model, EngineOptions(), MemoryPlan(10**9, Footprint(10, 10, 10))), Watchdog(600))
-frontend = Frontend(carrier)
+engine = Engine(model, EngineOptions(), MemoryPlan(10**9, Footprint(10, 10, 10)))
+book = RequestBook(Runner(engine, Watchdog(600)))
+frontend = Frontend(book)
 frontend.call(**{f"r{seed}": [long_job(seed)] for seed in range(4)})
-while carrier.engine.metrics.counts["steps"] < 5:
+while book.engine.metrics.counts["steps"] < 5:
     frontend.call()
 print("drawing", flush=True)
 sys.exit(0)
@@ -175,7 +183,7 @@ print("never")
 def test_a_gpu_that_answers_only_errors_ends_the_worker(device: str, lost: bool, code: int) -> None:
     program = """
 import sys, torch
-from handler.engine.elastic import BROKEN, Elastic
+from handler.engine.memory.elastic import BROKEN, Elastic
 def synchronize(device):
     assert device == torch.device("cuda", 1)
     if sys.argv[2] == "True":

@@ -12,11 +12,12 @@ import torch
 from driving import draw, nearly_equal, pixels
 from tiny import make_job
 
-from handler.engine.engine import SCHEDULER_FAILED, Engine
-from handler.engine.memory import MemoryPlan
+from handler.contract.schedulers import SCHEDULERS
+from handler.engine.engine import Engine
+from handler.engine.live_batch import SCHEDULER_FAILED
+from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model import Model
-from handler.schedulers import SCHEDULERS
+from handler.model.model import Model
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

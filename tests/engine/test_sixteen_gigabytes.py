@@ -6,17 +6,19 @@ Real shapes on the meta device: every tensor's size is known, none is computed.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from tiny import layers
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.sd15 import TEXT, UNET, VAE
-from handler.engine.footprint import measure_footprint
-from handler.engine.memory import HEADROOM, Footprint, MemoryPlan
+from handler.engine.memory.footprint import measure_footprint
+from handler.engine.memory.plan import HEADROOM, Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
-from handler.model import Model
+from handler.model.model import Model
 
 PIXELS = 512 * 512
 T4_BYTES = 15_109 * 2**20  # what nvidia-smi shows of a T4; a P100 has 16,280 MiB
@@ -28,9 +30,9 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
 def sd15() -> Model:
     with torch.device("meta"):
         unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**TEXT))
+        text_encoder = layers(CLIPTextModel(CLIPTextConfig(**TEXT)))
     return Model(
-        tokenizer=None,
+        tokenizer=layers(SimpleNamespace(model_max_length=77)),
         text_encoder=text_encoder.half(),
         unet=unet.half(),
         vae=vae.half(),
@@ -49,7 +51,7 @@ def footprint(sd15: Model) -> Footprint:
 
 def weight_bytes(model: Model) -> int:
     parts = (model.unet, model.vae, model.text_encoder)
-    return sum(tensor.nbytes for part in parts for tensor in part.parameters())
+    return sum(int(tensor.nbytes) for part in parts for tensor in layers(part).parameters())
 
 
 def test_at_least_eight_images_fit(sd15: Model, footprint: Footprint) -> None:

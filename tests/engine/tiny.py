@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from handler.job import Job
-from handler.model import Model
-from handler.schedulers import make_scheduler
+from handler.contract.job import Job
+from handler.model.model import Model
+from handler.model.schedulers import make_scheduler
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
@@ -56,7 +57,7 @@ def make_pipeline(folder: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         unet=unet.eval(),
         vae=vae.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        text_encoder=layers(CLIPTextModel(text)).eval(),
         tokenizer=_tokenizer(folder),
         scheduler=PNDMScheduler.from_config(SCHEDULE),
         safety_checker=None,
@@ -69,7 +70,7 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     """One token per byte: no merges, so nothing to download."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    symbols = list(bytes_to_unicode().values())
+    symbols = list(bytes_to_unicode().values())  # type: ignore[no-untyped-call]
     words = [*symbols, *(symbol + "</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     vocab.write_text(json.dumps({word: number for number, word in enumerate(words)}))
@@ -77,8 +78,13 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer(str(vocab), str(merges), model_max_length=16)
 
 
+def layers(part: object) -> Any:
+    """A part of a model with the layers that its interface does not show."""
+    return part
+
+
 def as_model(pipeline: StableDiffusionPipeline) -> Model:
-    """What ``handler.model.load_model`` would make of it."""
+    """What ``handler.model.load.load_model`` would make of it."""
     return Model(
         tokenizer=pipeline.tokenizer,
         text_encoder=pipeline.text_encoder,

@@ -31,7 +31,7 @@ def archive_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def door(archive_root: Path) -> Any:
-    from handler.torchserve import Door
+    from handler.doors.torchserve.door import Door
 
     opened = Door()
     opened.initialize(make_context(archive_root, 0))
@@ -41,7 +41,7 @@ def door(archive_root: Path) -> Any:
 @pytest.fixture
 def second_door(door: Any) -> Any:
     """A door of its own on the loaded model, for tests that change it."""
-    from handler.torchserve import Door
+    from handler.doors.torchserve.door import Door
 
     copy = Door()
     vars(copy).update(vars(door))

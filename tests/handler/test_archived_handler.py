@@ -14,19 +14,16 @@ import pytest
 
 HANDLER = Path(__file__).parents[2] / "handler"
 TORCH_FREE = [
-    "request",
-    "fields",
-    "problem",
-    "response",
-    "encode",
-    "describe",
-    "digest",
-    "schedulers",
-    "settings",
+    *(f"contract.{path.stem}" for path in sorted(HANDLER.glob("contract/*.py"))),
+    "model.digest",
+    "model.vendored",
 ]
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 ON_PATH = shutil.which("python3.9")
-PYTHON_39 = [*([ON_PATH] if ON_PATH else []), *sorted(PYENV.glob("versions/3.9.*/bin/python"))]
+PYTHON_39: list[str | Path] = [
+    *([ON_PATH] if ON_PATH else []),
+    *sorted(PYENV.glob("versions/3.9.*/bin/python")),
+]
 
 # Runs as TorchServe's worker does: the archive's folder is the working directory and first on the path.
 WORKER = """
@@ -100,14 +97,14 @@ def test_the_torch_free_modules_run_on_python_3_9() -> None:
 import sys
 sys.path.insert(0, {str(HANDLER.parent)!r})
 import importlib
-for name in {[*TORCH_FREE, "drain", "job", "schedulers", "settings", "torchserve", "marquee_handler"]!r}:
+for name in {[*TORCH_FREE, "doors.torchserve.drain", "doors.torchserve.envelope", "marquee_handler"]!r}:
     importlib.import_module("handler." + name)
 assert not {{"torch", "diffusers", "numpy", "PIL", "yaml"}} & sys.modules.keys()
-from handler.request import parse_row
-from handler.settings import Settings
+from handler.contract.request import parse_row
+from handler.contract.settings import Settings
 body = b'{{"instances": ["a cat"], "parameters": {{"seed": "12"}}}}'
 request = parse_row({{"body": body}}, Settings(), int)
-assert request.items[0].seed == 12, request
+assert request.jobs[0].seed == 12, request
 refusal = parse_row({{"body": b'{{"instances": [{{"promt": 1}}]}}'}}, Settings(), int)
 assert [problem.field for problem in refusal.problems] == ["promt", "prompt"], refusal
 """

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from handler.problem import Refusal
-from handler.request import Request, parse_row
-from handler.settings import Limits, Settings
+from handler.contract.problem import Refusal
+from handler.contract.request import Request, parse_row
+from handler.contract.settings import Limits, Settings
 
 SETTINGS = Settings()
 SMALL = Settings(limits=Limits(max_request_bytes=5000))
@@ -95,6 +95,6 @@ def test_a_number_of_thousands_of_digits_is_refused_at_once(number: str) -> None
 
 
 def test_torchserve_is_told_to_leave_bodies_to_the_handler() -> None:
-    import handler.torchserve  # noqa: F401  (TorchServe's loader imports it before it reads a request)
+    import handler.marquee_handler  # noqa: F401  (TorchServe's loader imports it before it reads a request)
 
     assert os.environ["TS_DECODE_INPUT_REQUEST"] == "false"

@@ -13,7 +13,7 @@ import pytest
 from door_batches import handle
 from PIL import Image
 
-from handler.torchserve import Door
+from handler.doors.torchserve.door import Door
 from pipeline.client.predictions import parse_predictions
 
 Ask = Callable[..., list[tuple[int, Any]]]

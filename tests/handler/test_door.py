@@ -16,13 +16,15 @@ import pytest
 from door_batches import handle, make_context
 from PIL import Image
 
-from handler.engine.carrier import Carrier
-from handler.engine.continuous import Iterations
+from handler.contract.drawing import OnProgress
+from handler.contract.job import Failure, Job
+from handler.doors.torchserve.continuous import ContinuousBatches
+from handler.doors.torchserve.door import Door
+from handler.doors.torchserve.request_book import RequestBook
 from handler.engine.engine import Engine, Finished
+from handler.engine.runner import Runner
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
-from handler.job import Failure, Job
-from handler.torchserve import Door
 
 Ask = Callable[..., list[tuple[int, Any]]]
 
@@ -114,7 +116,7 @@ def test_describe_tells_what_this_archive_is(ask: Ask) -> None:
 def test_torchserves_describe_request_gets_the_same_object(door: Door, archive_root: Path, ask: Ask) -> None:
     context = make_context(archive_root, 1, {"describe": "True"})
     (text,) = door.handle([{}], context)
-    assert json.loads(text) == ask({"instances": [{"describe": True}]})[0][1]["predictions"][0]
+    assert json.loads(str(text)) == ask({"instances": [{"describe": True}]})[0][1]["predictions"][0]
 
 
 def with_limits(door: Door, **limits: Any) -> None:
@@ -151,8 +153,8 @@ class Broken(Engine):
 class HalfBroken(Engine):
     """An engine that cannot draw prompts that start with "bad"."""
 
-    def submit(self, job: Job) -> Ticket | Failure:
-        ticket = super().submit(job)
+    def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
+        ticket = super().submit(job, on_progress)
         self.bad = {*getattr(self, "bad", ()), *([ticket] if job.prompt.startswith("bad") else [])}
         return ticket
 
@@ -162,9 +164,9 @@ class HalfBroken(Engine):
 
 
 def with_engine(door: Door, kind: type[Engine]) -> None:
-    engine = door._carrier.engine
-    made = kind(engine._model, engine.options, engine._room.plan)
-    door._carrier = Carrier(made, Watchdog(seconds=600))
+    engine = door._book.engine
+    made = kind(engine.model, engine.options, engine.plan)
+    door._book = RequestBook(Runner(made, Watchdog(seconds=600)))
 
 
 def test_whatever_breaks_every_row_has_an_answer(second_door: Door, archive_root: Path) -> None:
@@ -239,7 +241,7 @@ class TestUnderAStockEnvelope:
         from ts.torch_handler.request_envelope.base import BaseEnvelope
         from ts.torch_handler.request_envelope.json import JSONEnvelope
 
-        class StockEnvelope(JSONEnvelope):
+        class StockEnvelope(JSONEnvelope):  # type: ignore[misc]
             handle = BaseEnvelope.handle
 
         def send(*bodies: Any) -> list[Any]:
@@ -273,9 +275,9 @@ def test_a_job_is_what_the_engine_gets(second_door: Door, archive_root: Path) ->
     seen: list[Job] = []
 
     class Recording(Engine):
-        def submit(self, job: Job) -> Ticket | Failure:
+        def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
             seen.append(job)
-            return super().submit(job)
+            return super().submit(job, on_progress)
 
     with_engine(second_door, Recording)
     handle(
@@ -291,14 +293,14 @@ class TestContinuousBatching:
 
     @pytest.fixture
     def iterating(self, second_door: Door) -> Door:
-        second_door._iterations = Iterations(second_door._carrier)
+        second_door._batches = ContinuousBatches(second_door._book)
         return second_door
 
     def call(self, door: Door, root: Path, rows: dict[str, Any]) -> dict[str, tuple[Any, Any, str]]:
         """What the frontend learns of each request: the stopping criterion's verdict, status and text."""
         context = make_context(root, len(rows))
         context.request_ids = dict(enumerate(rows))
-        texts = door.handle(list(rows.values()), context)
+        texts = [str(text) for text in door.handle(list(rows.values()), context)]
         verdicts = [criterion(text) for criterion, text in zip(context.stopping_criteria, texts, strict=True)]
         statuses = [context.get_response_status(index)[0] for index in range(len(rows))]
         return dict(zip(rows, zip(verdicts, statuses, texts, strict=True), strict=True))
@@ -320,7 +322,7 @@ class TestContinuousBatching:
 
     def test_what_fails_late_says_so_in_the_body(self, second_door: Door, archive_root: Path) -> None:
         with_engine(second_door, HalfBroken)
-        second_door._iterations = Iterations(second_door._carrier)
+        second_door._batches = ContinuousBatches(second_door._book)
         rows: dict[str, Any] = {
             "one": {"body": {"instances": [{"prompt": "bad", "num_inference_steps": 30}]}}
         }
@@ -338,17 +340,17 @@ class TestContinuousBatching:
     ) -> None:
         context = make_context(archive_root, 20)
         bodies = [{"body": {"instances": ["a"] * 4}} for _ in range(20)]
-        places = iterating._carrier.engine.options
+        places = iterating._book.engine.options
         iterating.handle(bodies, context)
         statuses = [context.get_response_status(index)[0] for index in range(20)]
         assert statuses.count(429) == 20 - (places.max_live + places.max_queue) // 4
         refused = statuses.index(429)
         assert int(context.get_response_headers(refused)["Retry-After"]) >= 1
-        iterating._carrier.abandon()
+        iterating._book.abandon()
 
     def test_whatever_breaks_every_request_is_ended(self, second_door: Door, archive_root: Path) -> None:
         with_engine(second_door, Broken)
-        second_door._iterations = Iterations(second_door._carrier)
+        second_door._batches = ContinuousBatches(second_door._book)
         rows: dict[str, Any] = {name: {"body": {"instances": ["a"]}} for name in "ab"}
         codes: dict[str, str] = {}
         while rows:

@@ -12,8 +12,8 @@ import pytest
 from door_batches import handle, make_context
 from ts.context import Context
 
-from handler.engine.continuous import Iterations
-from handler.torchserve import Door
+from handler.doors.torchserve.continuous import ContinuousBatches
+from handler.doors.torchserve.door import Door
 
 
 class Deaf(Context):  # type: ignore[misc]
@@ -29,9 +29,9 @@ def test_a_context_that_breaks_still_gets_every_row(
 ) -> None:
     context = make_context(archive_root, 2)
     context.__class__ = Deaf
-    second_door._iterations = Iterations(second_door._carrier) if continuous else None
+    second_door._batches = ContinuousBatches(second_door._book) if continuous else None
     texts = second_door.handle([{"body": {"instances": []}}] * 2, context)
-    assert [json.loads(text)["error"]["code"] for text in texts] == ["internal", "internal"]
+    assert [json.loads(str(text))["error"]["code"] for text in texts] == ["internal", "internal"]
 
 
 @pytest.mark.parametrize("row", [None, 5, [], {"body": object()}])
@@ -44,7 +44,7 @@ def test_rows_of_any_kind_are_answered(second_door: Door, archive_root: Path, ro
 def test_metrics_that_break_are_logged_once(
     second_door: Door, archive_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    second_door._publisher = object()  # has no publish
+    second_door._publisher = object()  # type: ignore[assignment]  # has no publish
     for _ in range(2):
         assert handle(second_door, archive_root, [{"body": {"instances": ["a"]}}])[0][0] == 200
     assert [record.levelname for record in caplog.records] == ["ERROR"]
@@ -65,7 +65,7 @@ import os, sys, threading
 from pathlib import Path
 import torch
 from door_batches import handle, make_context
-from handler.torchserve import Door
+from handler.doors.torchserve.door import Door
 
 def helpers():
     return len(os.listdir("/proc/self/task")) - threading.active_count()

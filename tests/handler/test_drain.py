@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handler.drain import Gate
+from handler.doors.torchserve.drain import Gate
 
 CLOSING = {"instances": [{"drain": "drain-secret"}]}
 

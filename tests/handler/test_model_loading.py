@@ -6,15 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from handler.device import choose_dtype, cores
-from handler.digest import SUMS, DigestError, archive_digest, file_digests, weights_digest
-from handler.model import ModelError, load_model
-from handler.settings import Settings
+from handler.contract.settings import Settings
+from handler.model.device import choose_dtype, cores
+from handler.model.digest import SUMS, DigestError, archive_digest, file_digests, weights_digest
+from handler.model.load import ModelError, load_model
 
 Tensors = dict[str, torch.Tensor]
 TEXT = "text_encoder/model.safetensors"
@@ -31,6 +32,11 @@ def rewrite(path: Path, change: Callable[[Tensors], Tensors]) -> None:
     save_file(change(load_file(path)), path)
 
 
+def layers(part: object) -> Any:
+    """A part of a model with the layers that its interface does not show."""
+    return part
+
+
 def renamed(old: str, new: str) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {name.replace(old, new): tensor for name, tensor in tensors.items()}
 
@@ -43,10 +49,10 @@ def test_every_tensor_is_the_files(folder: Path) -> None:
     model = load_model(folder, Settings())
     for module, path in ((model.unet, UNET), (model.vae, VAE)):
         stored = load_file(folder / path)
-        loaded = module.state_dict()
+        loaded = layers(module).state_dict()
         assert loaded.keys() == stored.keys()
         assert all(torch.equal(loaded[name], stored[name]) for name in stored)
-    assert not model.unet.training
+    assert not layers(model.unet).training
     assert not any(tensor.is_meta for tensor in model.text_encoder.buffers())
 
 
@@ -66,7 +72,7 @@ def test_position_ids_of_old_checkpoints_are_passed_over(folder: Path) -> None:
 
 
 def test_the_vae_attention_may_have_its_old_names(folder: Path) -> None:
-    plain = load_model(folder, Settings()).vae.state_dict()
+    plain = layers(load_model(folder, Settings()).vae).state_dict()
 
     def age(tensors: Tensors) -> Tensors:
         for old, new in {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}.items():
@@ -75,7 +81,7 @@ def test_the_vae_attention_may_have_its_old_names(folder: Path) -> None:
 
     rewrite(folder / VAE, age)
     assert "decoder.mid_block.attentions.0.query.weight" in load_file(folder / VAE)
-    again = load_model(folder, Settings()).vae.state_dict()
+    again = layers(load_model(folder, Settings()).vae).state_dict()
     assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
@@ -83,7 +89,9 @@ def test_half_precision_on_disk_becomes_the_dtype_in_use(folder: Path) -> None:
     rewrite(folder / UNET, lambda tensors: {name: tensor.half() for name, tensor in tensors.items()})
     model = load_model(folder, Settings())
     dtypes = {
-        tensor.dtype for part in (model.unet, model.text_encoder, model.vae) for tensor in part.parameters()
+        tensor.dtype
+        for part in (model.unet, model.text_encoder, model.vae)
+        for tensor in layers(part).parameters()
     }
     assert dtypes == {torch.float32}
 
@@ -91,7 +99,7 @@ def test_half_precision_on_disk_becomes_the_dtype_in_use(folder: Path) -> None:
 def test_bfloat16_on_a_cpu_when_configured_is_channels_last(folder: Path) -> None:
     model = load_model(folder, Settings(dtype="bfloat16"))
     assert (model.dtype, model.channels_last) == (torch.bfloat16, True)
-    assert model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert layers(model.unet).conv_in.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("path", [UNET, VAE, TEXT])

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.fields import readers
-from handler.problem import MAX_PROBLEMS, Refusal, error_body
-from handler.request import Describe, Request, parse_body, parse_row
-from handler.settings import Settings
+from handler.contract.fields import readers
+from handler.contract.problem import MAX_PROBLEMS, Refusal, error_body
+from handler.contract.request import Describe, Request, parse_body, parse_row
+from handler.contract.settings import Settings
 
 SETTINGS = Settings()
 NAN = float("nan")
+EMPTY: list[object] = []
 
 
 def parse(body: Any) -> Request | Refusal:
@@ -26,7 +27,7 @@ def parse(body: Any) -> Request | Refusal:
 def parse_one(**fields: Any) -> Any:
     request = parse({"instances": [{"prompt": "a cat", **fields}]})
     assert isinstance(request, Request), request
-    return request.items[0]
+    return request.jobs[0]
 
 
 def problems_of(body: Any) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def test_instance_fields_override_parameters_which_override_defaults() -> None:
         }
     )
     assert isinstance(request, Request)
-    assert [(job.num_inference_steps, job.seed) for job in request.items] == [(7, 5), (4, 9)]  # type: ignore[union-attr]
+    assert [(job.num_inference_steps, job.seed) for job in request.jobs] == [(7, 5), (4, 9)]
 
 
 @pytest.mark.parametrize(
@@ -97,13 +98,16 @@ def test_values_that_mean_something(field: str, given: Any, meant: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *[("num_inference_steps", value) for value in (0, 101, -1, 2.5, True, "5", None, [], {}, 10**400)],
+        *[
+            ("num_inference_steps", value)
+            for value in (0, 101, -1, 2.5, True, "5", None, EMPTY, dict[str, object](), 10**400)
+        ],
         *[
             ("guidance_scale", value)
             for value in (-0.1, 31, "7", None, False, float("nan"), float("inf"), 10**400)
         ],
         *[("seed", value) for value in (-1, 2**64, 1.5, True, "abc", "-1", "", "1" * 21, "\u0661", 2.0**53)],
-        *[("deadline_seconds", value) for value in (0, -1, "5", True, [], NAN, float("inf"), 10**400)],
+        *[("deadline_seconds", value) for value in (0, -1, "5", True, EMPTY, NAN, float("inf"), 10**400)],
         *[("width", value) for value in (63, 65, 0, 24, 4096, "64", None, 64.5)],
         *[("prompt", value) for value in ("", "  \n", None, 5, ["a"], {"a": 1}, "x" * 1001, "\ud800")],
         *[("negative_prompt", value) for value in (None, 5, "x" * 1001)],
@@ -263,7 +267,7 @@ def _refused(body: Any) -> Refusal:
 def test_batch_predictions_wrappings(instance: Any) -> None:
     request = parse({"instances": [instance], "parameters": None})
     assert isinstance(request, Request)
-    assert request.items[0].prompt == "a cat"  # type: ignore[union-attr]
+    assert request.jobs[0].prompt == "a cat"
 
 
 def test_describe_may_stand_beside_prompts() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handler.settings import Settings, SettingsError, load_settings, parse_settings
+from handler.contract.settings import Settings, SettingsError, load_settings, parse_settings
 
 COMMITTED = Path(__file__).parents[2] / "model_artifacts" / "model-config.yaml"
 

@@ -75,4 +75,5 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-    return CLIPTokenizer.from_pretrained(folder, model_max_length=16)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=16)
+    return tokenizer

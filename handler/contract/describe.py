@@ -1,0 +1,45 @@
+"""What this archive is: versions, device, digests, limits, defaults; also the source of every receipt."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+
+from handler import __version__
+from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256."""
+
+    device: str
+    dtype: str
+    channels_last: bool
+    threads: int
+    weights_digest: str
+    archive_digest: str | None
+    packages: Mapping[str, str | None]
+    """Whose diffusers and so on are used: ``handler.model.vendored.packages_in_use``."""
+
+
+def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -> dict[str, object]:
+    """The JSON object that answers {"describe": true} and TorchServe's describe request."""
+    return {
+        "versions": versions(),
+        **dataclasses.asdict(loaded),
+        "limits": dataclasses.asdict(settings.limits),
+        "defaults": dataclasses.asdict(settings.defaults),
+        "schedulers": list(settings.schedulers),
+        "output_formats": list(OUTPUT_FORMATS),
+        "responses": list(RESPONSES),
+        "engine": dict(engine),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What draws the pictures, by name; None of it is imported for this."""
+    installed = {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")}
+    return {"marquee": __version__, "python": platform.python_version(), **installed}

@@ -1,0 +1,229 @@
+"""The request contract: a body in, checked Jobs or every problem with it out. Torch-free and pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Union
+
+from handler.contract.body import Repeating, read_json
+from handler.contract.fields import ALIASES, FieldError, Read, readers
+from handler.contract.job import Job
+from handler.contract.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
+from handler.contract.schedulers import SCHEDULERS
+from handler.contract.settings import Settings
+
+NO_BODY = "the request has no body that the server could read; send JSON with Content-Type: application/json"
+
+
+UNREAD: Any = object()
+"""Stands for a value that was refused, so that no rule is applied to it a second time."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """An instance that asks what this archive is instead of asking for a picture."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """An instance that asks for pictures: a job for each, in order."""
+
+    jobs: tuple[Job, ...]
+
+
+Item = Union[Pictures, Describe]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that can be served: one item per instance, in the caller's order.
+
+    ``bare`` requests are answered with their only prediction, outside {"predictions": [...]}.
+    """
+
+    items: tuple[Item, ...]
+    bare: bool = False
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All that is to be drawn, in the order in which ``reply`` takes the outcomes."""
+        return tuple(job for item in self.items if isinstance(item, Pictures) for job in item.jobs)
+
+
+def parse_row(row: Any, settings: Settings, draw_seed: Callable[[], int]) -> Request | Refusal:
+    """Parse one request as TorchServe hands it over: a mapping whose "body" is bytes, text or parsed JSON.
+
+    The form fields of a multipart body come as "data". ``draw_seed`` gives the seeds that nobody chose.
+    """
+    body = row
+    if isinstance(row, Mapping) and not ({"instances", "parameters"} & row.keys()):
+        body = row.get("body", row.get("data"))
+    if body is None or (isinstance(body, (Mapping, bytes, bytearray, str)) and not body):
+        return _refuse_body(None, NO_BODY)
+    return parse_body(body, settings, draw_seed)
+
+
+def parse_body(body: Any, settings: Settings, draw_seed: Callable[[], int]) -> Request | Refusal:
+    """Parse {"instances": [...], "parameters": {...}}, as JSON bytes, JSON text or already parsed."""
+    if isinstance(body, (bytes, bytearray, str)):
+        try:
+            body = read_json(body, settings.limits)
+        except (ValueError, RecursionError) as error:
+            return _refuse_body(None, f"the body is not JSON: {_reason(error)}")
+    if isinstance(body, Refusal):
+        return body
+    if not isinstance(body, Mapping):
+        return _refuse_body(body, 'the body must be a JSON object: {"instances": [...], "parameters": {...}}')
+    return _Parser(settings, draw_seed).parse(body)
+
+
+class _Parser:
+    """One request's parse: readers for its limits and the problems met so far."""
+
+    def __init__(self, settings: Settings, draw_seed: Callable[[], int]) -> None:
+        self._settings = settings
+        self._draw_seed = draw_seed
+        self._readers: Mapping[str, Read] = readers(settings)
+        self._problems: list[Problem] = []
+
+    def parse(self, body: Mapping[str, Any]) -> Request | Refusal:
+        self._refuse_repeated(None, body)
+        self._refuse_unknown(None, body, ("instances", "parameters"))
+        parameters = self._parameters(body.get("parameters"))
+        items = [
+            self._item(index, instance, parameters)
+            for index, instance in enumerate(self._instances(body.get("instances")))
+        ]
+        if self._problems:
+            return invalid_request(self._problems)
+        return Request(tuple(item for item in items if item is not None))
+
+    def _parameters(self, value: Any) -> Mapping[str, Any]:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            self._add(None, "parameters", value, "an object", "parameters must be an object")
+            return {}
+        self._refuse_repeated(None, value)
+        return self._fields(None, value)
+
+    def _instances(self, value: Any) -> list[Any]:
+        most = self._settings.limits.max_instances
+        allowed = f"a list of 1 to {most} objects"
+        if not isinstance(value, list):
+            message = f"instances must be {allowed}" + ("" if value is not None else "; it is missing")
+        elif not 1 <= len(value) <= most:
+            message = f"instances has {len(value)} entries; it must be {allowed}"
+        else:
+            return value
+        self._add(None, "instances", value, allowed, message)
+        return []
+
+    def _item(self, index: int, instance: Any, parameters: Mapping[str, Any]) -> Item | None:
+        given = _unwrap(instance)
+        for level in (instance, given) if given is not instance else (instance,):
+            self._refuse_repeated(index, level)
+        if not isinstance(given, Mapping):
+            allowed = 'an object such as {"prompt": "..."}, or the prompt as a string'
+            self._add(index, "instance", given, allowed, f"instance {index} must be {allowed}")
+            return None
+        if "describe" in given:
+            return self._describe(index, given)
+        before = len(self._problems)
+        own = self._fields(index, given)
+        if "prompt" not in given and "prompt" not in parameters:
+            self._add(index, "prompt", None, "a non-empty string", f"instance {index} has no prompt")
+        values = {**vars(self._settings.defaults), **parameters, **own}
+        self._check_together(index, values)
+        if len(self._problems) > before or "prompt" not in values:
+            return None
+        if values.get("seed") is None:
+            values["seed"] = self._draw_seed()
+        return Pictures((Job(**values),))
+
+    def _describe(self, index: int, given: Mapping[str, Any]) -> Describe | None:
+        if given["describe"] is True and len(given) == 1:
+            return Describe()
+        allowed = 'true, alone: {"describe": true}'
+        self._add(index, "describe", given["describe"], allowed, f"describe must be {allowed}")
+        return None
+
+    def _fields(self, instance: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of an object, read; those that are wrong become problems and are UNREAD."""
+        self._refuse_unknown(instance, given, tuple(self._readers))
+        values = {}
+        for name, read in self._readers.items():
+            if name in given:
+                try:
+                    values[name] = read(given[name])
+                except FieldError as error:
+                    values[name] = UNREAD
+                    self._add(instance, name, given[name], error.allowed, str(error), error.did_you_mean)
+        return values
+
+    def _check_together(self, index: int, values: Mapping[str, Any]) -> None:
+        """The rules that take more than one field, where all of them could be read."""
+        width, height = values["width"], values["height"]
+        if UNREAD not in (width, height):
+            self._check_pixels(index, width, height)
+        steps, scheduler = values["num_inference_steps"], values["scheduler"]
+        if UNREAD not in (steps, scheduler) and steps > SCHEDULERS[scheduler].max_steps:
+            allowed = f"1 to {SCHEDULERS[scheduler].max_steps} with the scheduler {scheduler}"
+            message = f"num_inference_steps is {steps}; allowed are {allowed}"
+            self._add(index, "num_inference_steps", steps, allowed, message)
+
+    def _check_pixels(self, index: int, width: int, height: int) -> None:
+        pixels, most = width * height, self._settings.limits.max_pixels
+        if pixels > most:
+            size, allowed = f"{width}x{height}", f"at most {most} pixels"
+            message = f"{size} has {pixels} pixels; allowed are {allowed}"
+            self._add(index, "width, height", size, allowed, message)
+
+    def _refuse_repeated(self, instance: int | None, given: Any) -> None:
+        """JSON keeps the last value of a key given twice, which may not be the one that was meant."""
+        for name, count in (
+            islice(given.repeated.items(), MAX_PROBLEMS) if isinstance(given, Repeating) else ()
+        ):
+            message = f"{brief(name)} is given {count} times in one object"
+            self._add(instance, name, given[name], "each key once in an object", message)
+
+    def _refuse_unknown(self, instance: int | None, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        unknown = (name for name in given if name not in known)
+        for name in islice(unknown, MAX_PROBLEMS):  # looking for the nearest name takes time
+            guess = ALIASES.get(name.lower())
+            if guess not in known:
+                guess = nearest(name, known) if len(self._problems) < MAX_PROBLEMS else None
+            message = f"unknown field {brief(name)}" + (f"; did you mean {guess}?" if guess else "")
+            self._add(instance, name, given[name], f"fields: {', '.join(known)}", message, guess)
+
+    def _add(
+        self,
+        instance: int | None,
+        field: str,
+        value: Any,
+        allowed: str,
+        message: str,
+        did_you_mean: str | None = None,
+    ) -> None:
+        self._problems.append(Problem(instance, field, value, allowed, message, did_you_mean))
+
+
+def _unwrap(instance: Any) -> Any:
+    """A bare string is a prompt, and {"data": X} is X: Vertex batch prediction wraps lines so."""
+    if isinstance(instance, Mapping) and instance.keys() == {"data"}:
+        instance = instance["data"]
+    return {"prompt": instance} if isinstance(instance, str) else instance
+
+
+def _refuse_body(value: Any, message: str) -> Refusal:
+    return invalid_request([Problem(None, "body", value, 'a JSON object with "instances"', message)])
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error).split(";")[0]

@@ -1,0 +1,131 @@
+"""Outcomes to the JSON text of an answer that the server can send. Torch-free."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handler.contract.encode import encode
+from handler.contract.job import Failure, Job, Outcome, Picture
+from handler.contract.problem import Problem, Refusal, brief, error_body
+from handler.contract.request import Describe, Item, Pictures, Request
+
+MAX_EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back to one caller: an HTTP status, a JSON text and, with 429, a Retry-After header."""
+
+    status: int
+    text: str
+    retry_after_seconds: int | None = None
+
+
+def refuse(refusal: Refusal) -> Reply:
+    """The reply to a request that gets no picture."""
+    return Reply(refusal.status, to_json(error_body(refusal)), refusal.retry_after_seconds)
+
+
+def reply(
+    request: Request, outcomes: Sequence[Outcome | None], description: Mapping[str, Any], max_bytes: int
+) -> Reply:
+    """The reply to one request: a prediction per instance, or one error.
+
+    ``outcomes`` has one entry per job of the request, in order.
+    """
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        return refuse(_failed(request.items, outcomes, failures[0]))
+    drawn = iter([outcome for outcome in outcomes if isinstance(outcome, Picture)])
+    predictions: list[object] = []
+    warnings: list[dict[str, object]] = []
+    for index, item in enumerate(request.items):
+        if isinstance(item, Describe):
+            predictions.append(dict(description))
+        else:
+            pictures = [(job, next(drawn)) for job in item.jobs]
+            predictions.append(_predict(pictures, description))
+            warnings += [{"instance": index, **warning} for warning in _warnings(pictures)]
+    answer = {"predictions": predictions, **({"warnings": warnings} if warnings else {})}
+    text = to_json(predictions[0] if request.bare else answer)
+    if len(text) > max_bytes:
+        return refuse(_too_large(predictions, len(text), max_bytes))
+    return Reply(200, text)
+
+
+def to_json(value: Any) -> str:
+    """Compact ASCII JSON, so that characters are bytes."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _predict(drawn: Sequence[tuple[Job, Picture]], description: Mapping[str, Any]) -> object:
+    """One prediction: base64 text, or an object with the image and its receipt; lists of several pictures."""
+    images = [_base64(job, picture) for job, picture in drawn]
+    if drawn[0][0].response == "image":
+        return images if len(images) > 1 else images[0]
+    receipts = [_receipt(job, picture, description) for job, picture in drawn]
+    full: dict[str, object] = {"images": images, "receipts": receipts}
+    if len(images) == 1:
+        full = {"image": images[0], "receipt": receipts[0]}
+    warnings = _warnings(drawn)
+    return {**full, "warnings": warnings} if warnings else full
+
+
+def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
+    """What the caller should know of an instance's pictures, which share their texts.
+
+    Only the beginning of a text that was cut off comes back.
+    """
+    return [
+        {
+            "field": name,
+            "code": "text_cut",
+            "message": f"{name} has {cut.tokens} tokens and the text encoder takes {cut.tokens_taken}:"
+            f" its end was not used, from {brief(cut.removed)!r}",
+        }
+        for name, cut in drawn[0][1].cut_texts.items()
+    ]
+
+
+def _base64(job: Job, picture: Picture) -> str:
+    return base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
+
+
+def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
+    """All it takes to draw the same picture again, and how long it took."""
+    settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
+    seed = settings.pop("seed")
+    cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
+    return {
+        "seed": seed if seed < MAX_EXACT else str(seed),  # a JSON number may become a double on the way
+        "settings": settings,
+        "versions": description["versions"],
+        "weights_digest": description["weights_digest"],
+        "timings": {name: round(seconds, 4) for name, seconds in picture.seconds.items()},
+        **({"cut_texts": cut_texts} if cut_texts else {}),
+    }
+
+
+def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Failure) -> Refusal:
+    """The error of a request with failed pictures: the first failure's, with all of them named."""
+    positions = [index for index, item in enumerate(items) if isinstance(item, Pictures) for _ in item.jobs]
+    problems = tuple(
+        Problem(index, "instance", None, "", outcome.message)
+        for index, outcome in zip(positions, outcomes)
+        if isinstance(outcome, Failure)
+    )
+    return Refusal(first.status, first.code, first.message, problems, first.retry_after_seconds)
+
+
+def _too_large(predictions: Sequence[Any], size: int, max_bytes: int) -> Refusal:
+    """The 413 that says what would fit; TorchServe would answer an oversized reply by killing the worker."""
+    largest = max(len(to_json(prediction)) for prediction in predictions) + 1
+    fitting = (max_bytes - 100) // largest
+    cure = f"ask for at most {fitting} of these per request" if fitting else "ask for a smaller picture"
+    message = f"the answer has {size} bytes; {max_bytes} can be sent: {cure}, or use jpeg or a lower quality"
+    return Refusal(413, "response_too_large", message)

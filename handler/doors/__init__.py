@@ -1,0 +1,1 @@
+"""The servers that can stand before the engine, one folder each."""

@@ -1,0 +1,1 @@
+"""How many images fit, and calls that survive a shortage."""

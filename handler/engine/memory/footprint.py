@@ -1,0 +1,82 @@
+"""What an image takes while it is drawn, measured at the start on the very device."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Callable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from handler.engine.memory.plan import Footprint
+from handler.model.model import Model
+
+
+def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:
+    """Runs one UNet row and one decoding of that size in pixels and notes their peaks.
+
+    ``history_columns``: fp32 latents a sampler keeps per image (``linear.LinearTimestepPlan.columns``).
+    """
+    # Beside graphs, what the other sizes take: a replay allocates nothing.
+    unet = getattr(model.unet, "plain", model.unet)
+    pixels, shape = width * height, (1, model.latent_channels, *model.latent_size(width, height))
+    latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
+    text = torch.zeros(1, *model.text_shape, device=model.device, dtype=model.dtype)
+
+    def denoise() -> object:
+        width = model.guidance_width
+        extra = None if width is None else latent.new_zeros(1, width)
+        return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
+
+    def decode() -> object:
+        return model.vae.decode(latent.to(model.vae.dtype), return_dict=False)
+
+    with torch.inference_mode():
+        row, picture = (peak_bytes(call, model.device) / pixels for call in (denoise, decode))
+    state = history_columns * latent.numel() * 4 / pixels
+    return Footprint(row, picture, state)
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that tensors made inside ``call`` took at one moment."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    return _traced_peak_bytes(call)
+
+
+def _traced_peak_bytes(call: Callable[[], object]) -> int:
+    """As above where the allocator keeps no statistics: counts each new storage until it is freed."""
+    known: set[int] = set()
+    held = {"now": 0, "peak": 0}
+
+    def release(address: int, size: int) -> None:
+        known.discard(address)
+        held["now"] -= size
+
+    def count(storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            held["now"] += storage.nbytes()
+            held["peak"] = max(held["peak"], held["now"])
+            weakref.finalize(storage, release, storage._cdata, storage.nbytes())
+
+    class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            for tensor in tree_leaves((args, kwargs)):
+                if isinstance(tensor, torch.Tensor):
+                    known.add(tensor.untyped_storage()._cdata)  # weights: there before
+            outputs = func(*args, **(kwargs or {}))
+            for tensor in tree_leaves(outputs):
+                if isinstance(tensor, torch.Tensor):
+                    count(tensor.untyped_storage())
+            return outputs
+
+    with Trace():  # type: ignore[no-untyped-call]
+        call()
+    return held["peak"]

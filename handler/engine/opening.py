@@ -1,0 +1,78 @@
+"""From an unpacked archive to an engine that can draw; every door and the benchmarks open it here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from handler.contract.describe import Loaded, describe
+from handler.contract.settings import Settings
+from handler.engine.accelerate.compiled import with_compiled_unet
+from handler.engine.accelerate.gpu import tune_for_gpu
+from handler.engine.engine import Engine
+from handler.engine.profile import Profile, choose_profile
+from handler.engine.runner import Runner
+from handler.engine.start import start_engine
+from handler.engine.watchdog import Watchdog
+from handler.model.device import set_threads
+from handler.model.digest import archive_digest
+from handler.model.libraries import quiet_libraries
+from handler.model.load import load_model
+from handler.model.model import Model
+from handler.model.vendored import check_pillow, packages_in_use
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A loaded archive: a door adds its transport and nothing else.
+
+    ``description`` answers describe requests and is the source of every receipt; ``threads`` is what torch
+    was given for the thread that steps.
+    """
+
+    engine: Engine
+    model: Model
+    settings: Settings
+    profile: Profile
+    description: Mapping[str, object]
+    threads: int
+
+    def start(self) -> Runner:
+        """Steps the engine in a thread of its own from now on; the worker ends when a step is stuck."""
+        return Runner(self.engine, Watchdog(self.settings.max_step_seconds), self.threads)
+
+
+def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] = ()) -> Opened:
+    """Load the archive that is unpacked at ``archive_root`` and make its engine.
+
+    ``devices`` are the numbers of the GPUs it may use, none on a machine without; one engine draws on one.
+    Call this once in a process, in a thread that ends afterwards: the helpers that OpenMP keeps for a thread
+    that has computed end with it. With more of them than cores libgomp sends all to sleep at once, and a
+    small step took thrice as long.
+
+    Raises ModelError, DigestError, ContainerError, OSError or RuntimeError, whose text names what is wrong.
+    """
+    if len(devices) > 1:
+        raise RuntimeError(f"one engine draws on one GPU, and was given {list(devices)}; start one for each")
+    check_pillow()
+    quiet_libraries()
+    threads = set_threads(settings)
+    model = load_model(archive_root / "model", settings, devices[0] if devices else None)
+    model = tune_for_gpu(with_compiled_unet(model, archive_root), settings)
+    profile = choose_profile(model, settings)
+    engine = start_engine(model, settings, profile)
+    loaded = Loaded(
+        device=str(model.device),
+        dtype=str(model.dtype).rpartition(".")[2],
+        channels_last=model.channels_last,
+        threads=threads,
+        weights_digest=model.weights_digest,
+        archive_digest=archive_digest(archive_root),
+        packages=packages_in_use(archive_root),
+    )
+    running = {**asdict(profile), "strict": settings.strict, "continuous": settings.continuous_batching}
+    description = describe(loaded, settings, running)
+    return Opened(engine, model, settings, profile, description, torch.get_num_threads())

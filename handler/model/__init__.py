@@ -1,0 +1,1 @@
+"""The model: loaded strictly, placed on its device, with the packages that travelled beside it."""

@@ -1,0 +1,93 @@
+"""A loaded model, and the numbers about its shapes that the rest of the handler needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+class Size(NamedTuple):
+    """Rows and columns of a latent: pixels divided by ``Model.latent_factor``."""
+
+    height: int
+    width: int
+
+
+class UNet(Protocol):
+    """Predicts noise: diffusers' ``UNet2DConditionModel``, or a faster way to call it."""
+
+    @property
+    def config(self) -> Any:
+        """diffusers' configuration of the class, by attribute and by key."""
+
+    def __call__(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        *,
+        timestep_cond: torch.Tensor | None = None,
+        return_dict: bool = False,
+    ) -> tuple[torch.Tensor, ...]:
+        """From (rows, channels, height, width) to a tuple with a tensor of the latent's channels."""
+
+
+class Autoencoder(Protocol):
+    """Makes pixels of latents: diffusers' ``AutoencoderKL``."""
+
+    @property
+    def config(self) -> Any:
+        """diffusers' configuration of the class."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its weights are kept in."""
+
+    def decode(self, z: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor, ...]:
+        """From (rows, channels, height, width) to a tuple with pixels from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded Stable Diffusion pipeline, part by part, in eval mode on ``device`` in ``dtype``.
+
+    ``scheduler`` is the template that ``make_scheduler`` takes the noise schedule from.
+    """
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet
+    vae: Autoencoder
+    scheduler: Any  # one of diffusers' scheduler classes, which share no typed interface
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    weights_digest: str
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels per row or column of a latent: the autoencoder halves after each block but the last."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def latent_size(self, width: int, height: int) -> Size:
+        """The latent of a picture of so many pixels."""
+        return Size(height // self.latent_factor, width // self.latent_factor)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent, which are those that the UNet of text to image takes and predicts."""
+        return int(self.unet.config.in_channels)
+
+    @property
+    def text_shape(self) -> tuple[int, int]:
+        """An encoded text: tokens, to which every prompt is padded, and their width."""
+        return self.tokenizer.model_max_length, int(self.unet.config.cross_attention_dim)
+
+    @property
+    def guidance_width(self) -> int | None:
+        """Width of the guidance embedding where guidance is an input of the UNet (LCM), else None."""
+        width = getattr(self.unet.config, "time_cond_proj_dim", None)
+        return None if width is None else int(width)
