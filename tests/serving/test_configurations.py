@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def _of_the_image(folder: Path) -> str:
     start = runpy.run_path(str(ROOT / "pipeline" / "containers" / "image_files" / "start.py"))
-    return str(start["config_properties"]("8080", folder))
+    return str(start["config_properties"]("8080", folder, folder))
 
 
 CONFIGURATIONS = {
