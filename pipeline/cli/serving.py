@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -148,6 +149,8 @@ def predict(
     for prediction, path in zip(predictions, paths, strict=True):
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
         print(f"{path}  {size}, seed {prediction.seed}")
+        for warning in prediction.warnings:
+            print(f"warning: {path}: {warning}", file=sys.stderr)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
 from handler.engine.watchdog import Watchdog
 from handler.job import Failure, Job
+from handler.settings import Defaults, Limits
 from handler.torchserve import Door
 
 Ask = Callable[..., list[tuple[int, Any]]]
@@ -217,6 +218,16 @@ def test_a_failed_load_raises_and_logs_one_clear_line(
         Door().initialize(make_context(root, 0))
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert named in record.getMessage()
+
+
+def test_an_archive_of_the_narrowest_limits_loads(second_door: Door) -> None:
+    narrow = dataclasses.replace(
+        second_door._settings,
+        defaults=Defaults(num_inference_steps=1, width=64, height=64, guidance_scale=1.0),
+        limits=Limits(64, 64, 64, 64, 64 * 64, 1, 1.0, max_instances=1, max_prompt_characters=1),
+    )
+    second_door._settings = narrow
+    second_door._warm_up()
 
 
 def test_a_text_part_of_a_form_leaves_the_others_of_its_batch_alone(
