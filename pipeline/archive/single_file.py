@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.archive.families import SERVED, family_of_tensors, refusal
-from pipeline.archive.layout import CONFIG_FILE
+from pipeline.archive.layout import CONFIG_FILE, PICKLE_SUFFIXES
 from pipeline.archive.model_folder import load_json
 from pipeline.archive.regular import special_kind
 from pipeline.archive.safetensors_files import NotSafetensors, TensorFile, read_tensor_file
@@ -58,17 +58,21 @@ def converted(
 
 def read_checkpoint(path: Path) -> TensorFile:
     """The checkpoint's tensors by its header; raises MarqueeError for what is no Stable Diffusion 1.x."""
-    if path.suffix != ".safetensors":
-        raise MarqueeError(
-            f"{path} is a pickle by its name, which can run any code when loaded; only .safetensors are read",
-            "take the .safetensors of the same checkpoint",
-        )
     if kind := special_kind(path):
         raise MarqueeError(
             f"{path} is {kind}, not a checkpoint", "name a .safetensors file or a diffusers folder"
         )
     if not path.exists():
         raise MarqueeError(f"{path} does not exist", "name a .safetensors file or a diffusers folder")
+    if path.suffix in PICKLE_SUFFIXES:
+        raise MarqueeError(
+            f"{path} is a pickle by its name, which can run any code when loaded; only .safetensors are read",
+            "take the .safetensors of the same checkpoint",
+        )
+    if path.suffix != ".safetensors":
+        raise MarqueeError(
+            f"{path} is neither a folder nor a .safetensors file", "name one of them, or a hub id"
+        )
     try:
         file = read_tensor_file(path)
     except NotSafetensors as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -145,9 +146,15 @@ def predict(
         with connected(asked) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
     _save(paths, predictions)
-    for prediction, path in zip(predictions, paths, strict=True):
+    _print_pictures(paths, predictions)
+
+
+def _print_pictures(paths: list[Path], predictions: list[Prediction]) -> None:
+    for path, prediction in zip(paths, predictions, strict=True):
         size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
         print(f"{path}  {size}, seed {prediction.seed}")
+        for warning in prediction.warnings:
+            print(f"warning: {path}: {warning}", file=sys.stderr)
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pipeline.plain_text import one_line
 FORMATS = ("jpeg", "png", "webp")
 # 4096 x 4096: sixteen times the handler's usual limit, and 50 MB once it is decoded.
 MOST_PIXELS = 1 << 24
+MOST_WARNINGS = 100
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def _begin(value: Any) -> str:
 
 
 def _warnings(told: Any) -> dict[Any, tuple[str, ...]]:
-    """The server's warnings by the index of their instance; anything else in the list is left out."""
+    """The first hundred of the server's warnings by the index of their instance; others are left out."""
     found: dict[Any, tuple[str, ...]] = {}
-    for one in told if isinstance(told, list) else ():
+    for one in told[:MOST_WARNINGS] if isinstance(told, list) else ():
         if isinstance(one, dict) and isinstance(one.get("message"), str):
             index = one.get("instance")
             index = index if isinstance(index, int) else None
-            found[index] = (*found.get(index, ()), one["message"])
+            found[index] = (*found.get(index, ()), one_line(one["message"]))
     return found

@@ -35,6 +35,8 @@ FIRST_REQUEST = b"Backend received inference at"
 LAST_LINES_SECONDS = 1.0
 # A worker whose load failed closes its connection first and then takes a while to unload torch.
 OWN_END_SECONDS = 5.0
+# A worker that has served ends at once when it crashes. One that is stuck must go before the next one loads.
+SERVED_END_SECONDS = 0.5
 PR_SET_PDEATHSIG = 1
 STDOUT, STDERR = 1, 2
 
@@ -91,7 +93,7 @@ def monitor(socket_path: str, command: list[str], front_ended: int) -> int:
         threading.Thread(target=_pass_on, args=(source, target, lines), daemon=True)
         for source, target in ((worker.stdout, STDOUT), (worker.stderr, STDERR))
     ]
-    ender = threading.Thread(target=_end_with_front, args=(front_ended, worker, stopped), daemon=True)
+    ender = threading.Thread(target=_end_with_front, args=(front_ended, worker, stopped, lines), daemon=True)
     for thread in (*readers, ender):
         thread.start()
     code = worker.wait()
@@ -107,13 +109,28 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _end_with_front(front_ended: int, worker: subprocess.Popen[bytes], stopped: threading.Event) -> None:
+def _end_with_front(
+    front_ended: int, worker: subprocess.Popen[bytes], stopped: threading.Event, lines: LastLines
+) -> None:
     os.read(front_ended, 1)
+    _close_output()
     try:  # after a worker's own end the front is killed too: that end comes first
-        worker.wait(OWN_END_SECONDS)
+        worker.wait(SERVED_END_SECONDS if lines.served else OWN_END_SECONDS)
     except subprocess.TimeoutExpired:
         stopped.set()
         worker.kill()
+
+
+def _close_output() -> None:
+    """TorchServe must see the end of this worker's output now.
+
+    It starts the next worker within a second, and an end that comes later counts as that worker's
+    (WorkerLifeCycle, "Backend stream closed").
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (STDOUT, STDERR):
+        os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 def _pass_on(source: IO[bytes], target: int, lines: LastLines) -> None:

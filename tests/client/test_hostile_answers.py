@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import tracemalloc
 import unicodedata
 from pathlib import Path
@@ -57,6 +58,23 @@ def test_a_right_answer_passes_the_same_way(tmp_path: Path, capsys: pytest.Captu
         assert edge.run(app, ["predict", "x", "--url", url, "-o", str(target), "--width", "64"]) == 0
     assert target.read_bytes() == hostile_server.picture()
     assert str(target) in capsys.readouterr().out
+
+
+def test_what_the_server_warns_of_is_shown_beside_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [base64.b64encode(hostile.picture()).decode()] * 2
+    told = [{"instance": 1, "message": f"the prompt was cut{hostile.ESCAPES}"}] * 3000
+    answer = hostile.document({"predictions": pictures, "warnings": told})
+    with hostile.serving(answer) as url:
+        target = tmp_path / "drawn.jpg"
+        assert edge.run(app, ["predict", "x", "y", "--url", url, "-o", str(target)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    lines = err.splitlines()
+    assert all(line.startswith(f"warning: {tmp_path / 'drawn-2.jpg'}: the prompt was cut") for line in lines)
+    assert 1 <= len(lines) <= 100
+    assert not [one for one in err if unicodedata.category(one) in ("Cc", "Cf", "Cs") and one != "\n"]
 
 
 @pytest.mark.parametrize("name", ["a gzip bomb", "an endless body", "a PNG of 20000 x 20000"])

@@ -18,6 +18,7 @@ from PIL import Image
 
 from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job
+from handler.contract.settings import Defaults, Limits
 from handler.doors.torchserve.continuous import ContinuousBatches
 from handler.doors.torchserve.door import Door
 from handler.doors.torchserve.request_book import RequestBook
@@ -219,6 +220,16 @@ def test_a_failed_load_raises_and_logs_one_clear_line(
         Door().initialize(make_context(root, 0))
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert named in record.getMessage()
+
+
+def test_an_archive_of_the_narrowest_limits_loads(second_door: Door) -> None:
+    narrow = dataclasses.replace(
+        second_door._settings,
+        defaults=Defaults(num_inference_steps=1, width=64, height=64, guidance_scale=1.0),
+        limits=Limits(64, 64, 64, 64, 64 * 64, 1, 1.0, max_instances=1, max_prompt_characters=1),
+    )
+    second_door._settings = narrow
+    second_door._warm_up()
 
 
 def test_a_text_part_of_a_form_leaves_the_others_of_its_batch_alone(

@@ -100,6 +100,17 @@ def test_a_worker_ends_with_the_process_that_torchserve_knows(reports: WorkerRep
     assert not worker.is_running()
 
 
+def test_the_output_of_a_killed_front_ends_at_once(reports: WorkerReports, tmp_path: Path) -> None:
+    """TorchServe takes its end, when it comes later, for the end of the worker that it has started since."""
+    front = start(tmp_path, "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+    assert front.stdout is not None
+    worker = psutil.Process(int(front.stdout.readline()))
+    front.kill()
+    assert front.communicate() == (b"", b"")
+    assert worker.is_running()
+    assert not reports.ends
+
+
 def test_a_worker_whose_monitor_is_killed_ends_and_is_reported(
     reports: WorkerReports, tmp_path: Path
 ) -> None:

@@ -140,7 +140,8 @@ class Door:
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
         steps = min(2, self._settings.defaults.num_inference_steps)
-        instance = {"prompt": "warm-up", "num_inference_steps": steps, "seed": 0}
+        prompt = "warm-up"[: self._settings.limits.max_prompt_characters]
+        instance = {"prompt": prompt, "num_inference_steps": steps, "seed": 0}
         (answer,) = self._draw([self._parse({"instances": [instance]})])
         if answer.status != 200:
             raise RuntimeError(f"the warm-up request failed: {answer.text}")
