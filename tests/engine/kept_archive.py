@@ -17,7 +17,7 @@ KEPT = ROOT / "build" / "compiled-for-tests"
 
 
 def kept_archive(config: str, make: Callable[[Path], None], own: Path) -> Path:
-    """A copy in ``own`` of the model.mar that ``make(own)`` writes, made anew where its content would differ."""
+    """A copy in ``own`` of the model.mar that ``make(own)`` writes, made anew where it would differ."""
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = KEPT / f"{_digest(config)}.mar"
     with FileLock(KEPT / "lock"):
