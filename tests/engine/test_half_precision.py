@@ -22,7 +22,7 @@ from handler.settings import Settings, load_settings
 ARTIFACTS = Path(__file__).parents[2] / "model_artifacts"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "engine.md"
 FLOORS = {"bfloat16": 40, "float16": 54}
-MARGIN = 0.5  # dB below diffusers' own pictures, where those are below the floor
+MARGIN = 0.5  # dB that ours may be below diffusers' own pictures in the same dtype
 ASKS = {
     "a red circle on a blue background": "PNDM",
     "a green square": "DDIM",
@@ -72,7 +72,7 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def floor(dtype: str, jobs: list[Job], wanted: list[torch.Tensor]) -> float:
-    """The document's; lower only where diffusers itself does not reach it on this processor."""
+    """The document's or, where that is less, what diffusers reaches on this processor minus the margin."""
     plain = draw_by_diffusers(jobs, dtype)
     reached = min(decibels(picture, want) for picture, want in zip(plain, wanted, strict=True))
     return min(FLOORS[dtype], reached - MARGIN)
