@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 MAR := model_artifacts/model.mar
+WORKERS ?= 2
 
-.PHONY: help env demo test lint format build serve bench rehearse clean
+.PHONY: help env demo test soak lint format build serve bench rehearse clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,8 +19,12 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt scripts/make_env.sh
 demo: $(STAMP)  ## build, serve, draw eight pictures, look at them, stop; writes out/demo.png
 	$(VENV)/bin/marquee demo
 
-test: $(STAMP)  ## every test
-	$(VENV)/bin/python -m pytest $(TESTS)
+test: $(STAMP)  ## every test, in two processes (TESTS=tests/handler for a part, WORKERS=0 for one process)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+soak: $(STAMP)  ## the random tests at full length: 1,000 interleavings, 3,000 hostile requests (docs/soak.md)
+	$(VENV)/bin/python -m pytest --timeout 7200 --interleavings 1000 --fuzzed 3000 -rP \
+	    -k "test_random_interleavings or test_hostile_requests_harm_nobody" tests/engine tests/serving
 
 lint: $(STAMP)  ## ruff, formatting and mypy strict
 	$(VENV)/bin/ruff check .

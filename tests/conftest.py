@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
@@ -16,20 +18,93 @@ from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
 
 ROOT = Path(__file__).parents[1]
+SHARED_SERVERS = {"server", "continuous_server"}
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for a shared server carries the marker torchserve."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Counts that `make soak` raises, and the rule that `.ci/run` adds."""
+    parser.addoption("--interleavings", type=int, default=50, help="random engine schedules to try")
+    parser.addoption("--fuzzed", type=int, default=300, help="hostile requests to send")
+    parser.addoption("--forbid-skips", action="store_true", help="a skipped test is a failed one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what starts TorchServe, and prepares the tests for two processes side by side."""
     for item in items:
-        if {"server", "continuous_server"} & set(getattr(item, "fixturenames", ())):
+        if _shared_servers(item):
             item.add_marker(pytest.mark.torchserve)
+    if config.getoption("dist", "no") != "no":
+        _group(items)
+
+
+def _group(items: list[pytest.Item]) -> None:
+    """Each group runs in one process, in order; the groups that take longest begin first.
+
+    A group is one file, because its module fixtures are made once so; or all that asks for one shared server.
+    """
+    first: dict[str, int] = {}
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            name = min(_shared_servers(item), default=str(item.path.relative_to(ROOT)))
+            item.add_marker(pytest.mark.xdist_group(name))
+        first[_group_of(item)] = min(_turn(item), first.get(_group_of(item), 2))
+    items.sort(key=lambda item: first[_group_of(item)])
+
+
+def _shared_servers(item: pytest.Item) -> set[str]:
+    """Those that a test asks for, itself or by a parameter that names one."""
+    callspec = getattr(item, "callspec", None)
+    named = [one for one in callspec.params.values() if isinstance(one, str)] if callspec else []
+    return SHARED_SERVERS & {*getattr(item, "fixturenames", ()), *named}
+
+
+def _group_of(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    assert mark is not None
+    return str(mark.args[0])
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("slow"):
+        return 0
+    return 1 if item.get_closest_marker("torchserve") else 2
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With --forbid-skips a skip becomes a failure that gives the reason of the skip."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("forbid_skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and --forbid-skips was given: {call.excinfo and call.excinfo.value}"
+    return report
 
 
 @pytest.fixture(scope="session")
-def model_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """``made_once(name, make)``: the path that ``make(path)`` writes, once for all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        path = shared / "made-once" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make(path)
+        return path
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def model_mar(made_once: MadeOnce) -> Path:
     """The embedded model's archive, built once."""
-    out = tmp_path_factory.mktemp("archive") / "model.mar"
-    return build(BuildConfig(str(ROOT / "model_artifacts" / "shapes"), out), Silent()).path
+    model = str(ROOT / "model_artifacts" / "shapes")
+    return made_once("plain/model.mar", lambda out: build(BuildConfig(model, out), Silent()))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,11 +116,12 @@ def no_twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prebuilt_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prebuilt_mar(made_once: MadeOnce) -> Path:
     """The same model for Google's prebuilt container, with the packages that `make env` has fetched."""
-    out = tmp_path_factory.mktemp("prebuilt") / "model.mar"
-    model = str(ROOT / "model_artifacts" / "shapes")
-    return build(BuildConfig(model, out, container="vertex-pytorch-gpu-2-4"), Silent()).path
+    model, container = str(ROOT / "model_artifacts" / "shapes"), "vertex-pytorch-gpu-2-4"
+    return made_once(
+        "prebuilt/model.mar", lambda out: build(BuildConfig(model, out, container=container), Silent())
+    )
 
 
 @pytest.fixture(scope="session")

@@ -63,10 +63,10 @@ def test_a_right_answer_passes_the_same_way(tmp_path: Path, capsys: pytest.Captu
 def test_what_the_server_warns_of_is_shown_beside_the_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = [base64.b64encode(hostile.picture()).decode()] * 2
-    told = [{"instance": 1, "message": f"the prompt was cut{hostile.ESCAPES}"}] * 3000
-    answer = hostile.document({"predictions": pictures, "warnings": told})
-    with hostile.serving(answer) as url:
+    pictures = [base64.b64encode(hostile_server.picture()).decode()] * 2
+    told = [{"instance": 1, "message": f"the prompt was cut{hostile_server.ESCAPES}"}] * 3000
+    answer = hostile_server.document({"predictions": pictures, "warnings": told})
+    with hostile_server.serving(answer) as url:
         target = tmp_path / "drawn.jpg"
         assert edge.run(app, ["predict", "x", "y", "--url", url, "-o", str(target)]) == 0
     out, err = capsys.readouterr()

@@ -100,9 +100,3 @@ def oracle(pipeline: StableDiffusionPipeline) -> list[tuple[Job, torch.Tensor]]:
         for number, name in zip(range(64), list(SCHEDULERS) * 10, strict=False)
     ]
     return [(job, draw_plainly(pipeline, job)) for job in jobs]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--interleavings", type=int, default=50, help="random engine schedules to try (full: 1000)"
-    )

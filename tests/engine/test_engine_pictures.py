@@ -61,7 +61,7 @@ def test_in_company_every_job_gets_its_own_picture(
 def test_random_interleavings(
     request: pytest.FixtureRequest, model: Model, plan: MemoryPlan, oracle: Oracle
 ) -> None:
-    """Joins and cancels at random steps; `--interleavings 1000` is the full run."""
+    """Joins and cancels at random steps; `make soak` runs a thousand."""
     for number in range(request.config.getoption("--interleavings", default=50)):
         chance = random.Random(number)
         options = EngineOptions(max_live=chance.randint(1, 6), vectorised=number % 3 == 0)

@@ -22,10 +22,9 @@ STEPS = (60, 4, 25, 2, 12)
 COLOURS = ("red", "green", "blue", "yellow", "purple")
 
 
-@pytest.fixture(params=["plain", "continuous"])
+@pytest.fixture(params=["server", "continuous_server"])
 def port(request: pytest.FixtureRequest) -> int:
-    name = "server" if request.param == "plain" else "continuous_server"
-    running: RunningServer = request.getfixturevalue(name)
+    running: RunningServer = request.getfixturevalue(request.param)
     return running.ports.inference
 
 

@@ -21,6 +21,7 @@ from pipeline.serving.torchserve import serve
 from pipeline.serving.worker_state import ask_management
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("server")  # the server of `other` is for all of them
 SECRET_PROMPT = "a xylophone nobody else would ask for"
 THREE_MISTAKES = {
     "instances": [{"prompt": "a red circle on a blue background", "num_inference_steps": 0, "widht": 64}],
