@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.plans import print_deployed, print_plan, print_prices
+from pipeline.cli.plans import print_deployed, print_plan, print_whole
 from pipeline.cli.target import (
     ArchiveOption,
     Asked,
@@ -74,13 +74,13 @@ def plan(
 
     asked = Asked(config, cloud, profile, settings or (), traffic, archive)
     with connected(asked, quiet=json) as (wanted, connection):
-        made = make_plan(connection, wanted, the_archive(wanted), adopt, LiveProgress())
+        chosen = the_archive(wanted)
+        _refuse_what_would_fail(wanted, chosen.path)
+        made = make_plan(connection, wanted, chosen, adopt, LiveProgress())
     if json:
         print(jsons.dumps({**made.document(), "rehearsal": rehearsal_line(wanted)}, default=str))
     else:
-        print_plan(made)
-        print_prices(made)
-        print(f"rehearsal: {rehearsal_line(wanted)}")
+        print_whole(made, rehearsal_line(wanted))
 
 
 def deploy(
@@ -108,10 +108,8 @@ def deploy(
             _refuse_what_would_fail(wanted, chosen.path)
             supplies = check_local(wanted, chosen)
             made = make_plan(connection, wanted, chosen, adopt, progress)
-            print_plan(made)
-            print_prices(made)
+            print_whole(made, rehearsal_line(wanted))
             print_deployed(carry_out_deploy(connection, wanted, made, supplies, progress))
-            print(f"rehearsal {rehearsal_line(wanted)}")
     finally:
         progress.finish()
 
@@ -142,7 +140,7 @@ def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
     findings = examine(subject, date.today()) if config.cloud == "google" else check_fit(subject)
     for finding in findings:
         if finding.level == "notice":
-            print(f"notice: {finding.sentence}\n  cure: {finding.cure}")
+            print(f"notice: {finding.sentence}\n  cure: {finding.cure}", file=sys.stderr)
     problems = [finding for finding in findings if finding.level == "problem"]
     if problems:
         told = "".join(f"\n  - {finding.sentence} ({finding.cure})" for finding in problems)

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from pipeline.deploy.plan import Action, Plan
 
 
+def print_whole(plan: Plan, rehearsal: str) -> None:
+    """The plan of a deploy, its prices, and whose packages the replicas have. plan and deploy share it."""
+    print_plan(plan)
+    print_prices(plan)
+    print(f"rehearsal: {rehearsal}", flush=True)
+
+
 def print_plan(plan: Plan) -> None:
     """The actions in order, what becomes of each deployed model, and what is not touched."""
     for action in plan.actions:

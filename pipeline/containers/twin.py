@@ -126,6 +126,7 @@ def start_torchserve(
         f"management_address=http://127.0.0.1:{ports[1]}\n"
         f"metrics_address=http://127.0.0.1:{ports[2]}\n"
         f"grpc_inference_port={ports[3]}\ngrpc_management_port={ports[4]}\n"
+        "allowed_urls=none\n"  # the archive lies in the store; nothing else may be loaded through management
         "service_envelope=json\ndisable_token_authorization=true\ndefault_workers_per_model=1\n"
         f"model_store={store}\nload_models=model=model.mar\n"
     )

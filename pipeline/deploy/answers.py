@@ -20,18 +20,19 @@ def translating_google_errors(doing: str) -> Iterator[None]:
     from google.api_core.exceptions import (
         Aborted,
         AlreadyExists,
+        GatewayTimeout,
         GoogleAPICallError,
         RetryError,
         ServiceUnavailable,
     )
-    from google.auth.exceptions import GoogleAuthError
+    from google.auth.exceptions import GoogleAuthError, TransportError
     from requests.exceptions import ConnectionError as RequestsConnectionError
 
+    again = "run it again: it goes on where it stopped"
     try:
         yield
-    except (ServiceUnavailable, RetryError, RequestsConnectionError) as error:
-        cure = "run it again: it goes on where it stopped"
-        raise Unanswered(f"{doing}: no answer: {error}", cure=cure) from error
+    except (ServiceUnavailable, GatewayTimeout, RetryError, TransportError, RequestsConnectionError) as error:
+        raise Unanswered(f"{doing}: no answer: {error}", cure=again) from error
     except (AlreadyExists, Aborted) as error:
         cure = "run it again when the other run is through"
         raise Unanswered(f"{doing}: another run is at work: {error.message}", cure=cure) from error
@@ -41,6 +42,10 @@ def translating_google_errors(doing: str) -> Iterator[None]:
             f"{doing}: Google says {_status(error)}: {error.message}", cure=_cure(rule)
         ) from error
     except GoogleAuthError as error:
+        if error.retryable:
+            raise Unanswered(
+                f"{doing}: the credentials cannot be renewed now: {error}", cure=again
+            ) from error
         raise MarqueeError(
             f"{doing}: the credentials are not accepted: {error}",
             cure="gcloud auth application-default login",

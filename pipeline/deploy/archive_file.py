@@ -26,6 +26,19 @@ class ArchiveFile:
     manifest: dict[str, Any]
     settings: dict[str, Any]
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What the archive draws where a request does not say: width and height in pixels, steps, format."""
+        return self._own("defaults")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The most that the archive accepts in a request."""
+        return self._own("limits")
+
+    def _own(self, section: str) -> dict[str, Any]:
+        return dict((self.settings.get("marquee") or {}).get(section) or {})
+
     @cached_property
     def size(self) -> int:
         return self.path.stat().st_size

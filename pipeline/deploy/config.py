@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import rules
 from pipeline.deploy.config_file import read_values
+from pipeline.deploy.labels import is_reserved
 from pipeline.errors import MarqueeError
 
 _SHORT = reprlib.Repr()  # a value in a message: aliases can make a small file's value endless
 _SHORT.maxlevel = 2
 LOCAL_PROJECT = "marquee-local"
+_MOST_REPLICAS = 2**31 - 1  # the API's field is an int32
 _PREBUILT_PREFIX = "vertex-pytorch-"
 
 
@@ -66,8 +68,8 @@ class DeployConfig(_Strict):
     machine: str = "n1-standard-8"
     accelerator: str | None = "NVIDIA_TESLA_T4"
     accelerator_count: int = 1
-    min_replicas: int = 1
-    max_replicas: int = 1
+    min_replicas: int = Field(default=1, le=_MOST_REPLICAS)
+    max_replicas: int = Field(default=1, le=_MOST_REPLICAS)
     autoscaling: Autoscaling = Autoscaling()
     spot: bool = False
     dedicated: bool = True
@@ -157,6 +159,11 @@ def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list
         mistakes.append(
             "image: container marquee needs the image's URI, such as REGION-docker.pkg.dev/P/R/marquee"
         )
+    mistakes += [
+        f"labels: {label} is marquee's own, by which it knows its things again; choose another key"
+        for label in config.labels
+        if is_reserved(label)
+    ]
     for violation in violations(config, today):
         if _KEYS.get(violation.field, violation.field) not in unread:
             mistakes.append(f"{violation.field}: {violation.message} ({violation.cure})")

@@ -91,7 +91,7 @@ class Serving:
 class FoundEndpoint:
     """An endpoint with its deployed models, oldest first. ``ours``: it carries marquee's label.
 
-    ``labelled``: its roles come from its labels; otherwise they were derived from its traffic.
+    ``labelled``: its labels say exactly these roles; otherwise some were derived from its traffic.
     """
 
     id: str

@@ -18,6 +18,11 @@ def is_ours(labels: Mapping[str, str]) -> bool:
     return labels.get("managed-by") == "marquee"
 
 
+def is_reserved(label: str) -> bool:
+    """Whether a label's key is one that marquee writes and reads itself."""
+    return label in MANAGED or label.startswith("marquee-")
+
+
 def short(digest: str) -> str:
     """A digest as a label: a value takes 63 characters, a SHA-256 in hex has 64."""
     return digest[:40]

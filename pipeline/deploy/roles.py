@@ -6,7 +6,7 @@ The labels are written in the same call as the traffic, so that the two never di
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IN_SERVICE_LABEL = "marquee-in-service"
 CANARY_LABEL = "marquee-canary"
@@ -56,17 +56,34 @@ def read_roles(labels: Mapping[str, str], ours: Sequence[Share], others_have_tra
     """The roles among ``ours`` (oldest first). A label that names a model which is gone says nothing.
 
     A model with traffic and no role is a canary: a deployment gets its share before its role is written.
+    Where none of ours is in service by its label, the largest share is, unless others have traffic.
     """
     if not is_labelled(labels):
         return _derived(ours, others_have_traffic)
-    ids = {share.id for share in ours}
-    named = [labels.get(label) for label in _ROLE_LABELS]
-    in_service, canary, predecessor = (id_ if id_ in ids else None for id_ in named)
+    roles = _labelled(labels, {share.id for share in ours})
+    serving = [share for share in ours if share.percent]
+    if roles.in_service is None and serving and not others_have_traffic:
+        largest = max(serving, key=lambda share: share.percent).id
+        roles = replace(roles.without(largest), in_service=largest)
+    in_service, canary, predecessor = roles.ids
     if canary is None:
         taken = {in_service, predecessor}
         free = [share.id for share in ours if share.percent and share.id not in taken]
         canary = free[-1] if free else None
     return Roles(in_service, canary, predecessor)
+
+
+def _labelled(labels: Mapping[str, str], ids: Collection[str]) -> Roles:
+    """The roles as the labels say, of models that are there. One that has two roles has the first of them."""
+    roles = Roles(*(id_ if (id_ := labels.get(label)) in ids else None for label in _ROLE_LABELS))
+    if roles.canary == roles.in_service:
+        roles = replace(roles, canary=None)
+    return replace(roles, predecessor=None) if roles.of(roles.predecessor or "") != "predecessor" else roles
+
+
+def are_written(labels: Mapping[str, str], roles: Roles) -> bool:
+    """Whether the labels say exactly these roles."""
+    return is_labelled(labels) and tuple(labels.get(label) for label in _ROLE_LABELS) == roles.ids
 
 
 def _derived(ours: Sequence[Share], others_have_traffic: bool) -> Roles:

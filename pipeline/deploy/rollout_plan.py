@@ -27,8 +27,8 @@ class Target:
     def ever_served(self, endpoint: FoundEndpoint | None) -> bool:
         """Whether it has been in service, or was proved: then a later failure takes nothing back.
 
-        Where an older marquee wrote no roles, a model that is in service beside others counts as one that
-        served.
+        Where a role was derived from the traffic, a model that is in service beside others counts as one
+        that served.
         """
         if self.there is None or endpoint is None:
             return False
@@ -109,9 +109,12 @@ def _arrival(
 
 
 def _while_asked(endpoint: FoundEndpoint, target: Target) -> Roles:
-    """The roles while the model is asked for its picture: a canary, unless it is in service."""
+    """The roles while the model is asked for its picture: a canary, unless it has served before.
+
+    A predecessor stays one, so that a rollback from here withdraws its traffic and does not undeploy it.
+    """
     roles = endpoint.roles
-    if roles.in_service == target.id:
+    if target.id in (roles.in_service, roles.predecessor):
         return roles
     return Roles(roles.in_service, target.id, roles.without(target.id).predecessor)
 
@@ -172,7 +175,8 @@ def _as_canary(endpoint: FoundEndpoint, target: Target, percent: int) -> Outcome
     after = Roles(kept.in_service, target.id, kept.predecessor)
     leaving = tuple(model for model in endpoint.our_models if model.id not in after.ids)
     heirs = [after.in_service] if after.in_service else []
-    rest = without(endpoint.split, [target.id, *(model.id for model in leaving)], heirs)
+    idle = [after.predecessor] if after.predecessor and after.in_service in endpoint.split else []
+    rest = without(endpoint.split, [target.id, *idle, *(model.id for model in leaving)], heirs)
     return Outcome(with_share(rest, target.id, percent), after, leaving)
 
 

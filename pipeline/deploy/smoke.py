@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.client.errors import PredictionError, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import request_body, sent_seeds
+from pipeline.client.request_body import asked_pictures, request_body, sent_seeds
 from pipeline.client.retries import Patience
 from pipeline.client.vertex import PATIENCE, Reply, VertexEndpoint
 from pipeline.deploy.answers import translating_google_errors
@@ -102,7 +102,7 @@ def prove(
     end = time.monotonic() + smoke.seconds
     tally, pause = Tally(), _FIRST_PAUSE_SECONDS
     while (left := end - time.monotonic()) > 0:
-        body = _body(smoke, first=tally.requests == 0)
+        body = _body(smoke, archive, first=tally.requests == 0)
         tally.requests += 1
         reply = _ask(endpoint, body, max(1.0, left), tally)
         if reply is not None and reply.served_by == deployed_id and not _is_busy(reply):
@@ -117,11 +117,11 @@ def prove(
     raise _undecided(smoke, deployed_id, tally)
 
 
-def _body(smoke: Smoke, first: bool) -> dict[str, Any]:
-    """The fixed request. Repetitions, which mostly reach other models, take two steps."""
+def _body(smoke: Smoke, archive: ArchiveFile, first: bool) -> dict[str, Any]:
+    """The fixed request. Repetitions, which mostly reach other models, take two steps at most."""
     instance: dict[str, Any] = {"prompt": smoke.prompt, "seed": smoke.seed, "response": "full"}
     if not first and smoke.expected is None:
-        instance["num_inference_steps"] = 2
+        instance["num_inference_steps"] = 1 if archive.limits.get("max_num_inference_steps") == 1 else 2
     return request_body([instance])
 
 
@@ -190,7 +190,9 @@ def _check(
 ) -> Proof:
     """The proof in an answer of the new model."""
     try:
-        (picture,) = parse_predictions(reply.document(), sent_seeds(body))
+        # The request names neither size nor format, so the picture must be as the archive draws by default.
+        asked = asked_pictures({**body, "parameters": {**archive.defaults, **body["parameters"]}})
+        (picture,) = parse_predictions(reply.document(), sent_seeds(body), asked)
     except PredictionError as error:
         if error.status in _REFUSED:
             raise _unknown(reply.served_by, error) from error

@@ -28,7 +28,7 @@ from pipeline.deploy.labels import (
 )
 from pipeline.deploy.machines import hardware_of, price_of, scaling_of
 from pipeline.deploy.operations import await_running
-from pipeline.deploy.roles import COMMAND_LABEL, Share, is_labelled, proof_key, read_roles
+from pipeline.deploy.roles import COMMAND_LABEL, Share, are_written, proof_key, read_roles
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -133,14 +133,15 @@ def _endpoint(
     )
     shares = [Share(model.id, model.share) for model in deployed if model.ours]
     theirs = any(model.share for model in deployed if not model.ours)
+    roles = read_roles(labels, shares, theirs)
     return FoundEndpoint(
         id=config.endpoint,
         name=endpoint.name,
         ours=is_ours(labels),
         dedicated=endpoint.dedicated_endpoint_enabled,
         deployed=deployed,
-        roles=read_roles(labels, shares, theirs),
-        labelled=is_labelled(labels),
+        roles=roles,
+        labelled=are_written(labels, roles),
         last_command=labels.get(COMMAND_LABEL, ""),
     )
 

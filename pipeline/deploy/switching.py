@@ -35,6 +35,8 @@ def plan_promote(found: Inventory, endpoint_id: str, unproved: bool, discard: bo
 def plan_rollback(found: Inventory, endpoint_id: str) -> Plan:
     """A canary is withdrawn; without one the predecessor gets all of marquee's traffic again.
 
+    A predecessor that a broken-off deploy was trying again beside the one in service goes back to 0 % first.
+
     Raises MarqueeError when there is nothing to go back to.
     """
     endpoint = _endpoint(found, endpoint_id)
@@ -44,6 +46,8 @@ def plan_rollback(found: Inventory, endpoint_id: str) -> Plan:
         back = roles.in_service or (None if theirs else roles.predecessor)
         kept = None if back == roles.predecessor else roles.predecessor
         return _switch(found, endpoint, "rollback", Roles(back, None, kept))
+    if _tried_again(endpoint) is not None:
+        return _switch(found, endpoint, "rollback", roles)
     if endpoint.last_command == "rollback" and _without_role(endpoint, roles):
         return _switch(found, endpoint, "rollback", roles)
     if roles.canary is None and roles.predecessor is not None:
@@ -75,9 +79,22 @@ def _without_role(endpoint: FoundEndpoint, roles: Roles) -> tuple[Serving, ...]:
     return tuple(model for model in endpoint.our_models if model.id not in roles.ids)
 
 
+def _tried_again(endpoint: FoundEndpoint) -> str | None:
+    """The predecessor, where it has traffic beside the model in service: a deploy of it was broken off."""
+    split, roles = endpoint.split, endpoint.roles
+    both = roles.canary is None and roles.in_service in split and roles.predecessor in split
+    return roles.predecessor if both else None
+
+
 def _finished(found: Inventory, endpoint: FoundEndpoint, discard: bool) -> Plan:
     """Without a canary: what an interrupted command left over, and with ``discard`` the predecessor."""
     roles = endpoint.roles
+    if not discard and (tried := _tried_again(endpoint)) is not None:
+        raise MarqueeError(
+            f"endpoint {endpoint.id} has no canary; "
+            f"its predecessor {_one(endpoint, tried)} is being tried again",
+            cure="run `marquee deploy` again, which puts it into service, or `marquee rollback`",
+        )
     after = Roles(roles.in_service, None, None if discard else roles.predecessor)
     plan = _switch(found, endpoint, "promote", after)
     if not plan.changes:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.containers.python39 import find_python39
 from pipeline.containers.targets import find_target
-from pipeline.containers.twin import find_twin, rehearsed_in
+from pipeline.containers.twin import Twin, find_twin, rehearsed_in, start_torchserve
 from pipeline.errors import MarqueeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,3 +105,11 @@ def test_a_twin_counts_once_it_is_complete(tmp_path: Path, monkeypatch: pytest.M
     for other in ("vertex-pytorch-gpu-2-3", "marquee"):
         assert find_twin(find_target(other)) is None
     assert find_twin(None) is None
+
+
+def test_the_rehearsals_server_loads_nothing_but_its_archive(tmp_path: Path) -> None:
+    twin = Twin(program(tmp_path / "python", "exit 0"), {"0.12.0": tmp_path}, "a stand-in")
+    process, _ = start_torchserve(twin, "0.12.0", tmp_path, tmp_path / "server")
+    process.wait()
+    written = (tmp_path / "server" / "config.properties").read_text().splitlines()
+    assert "allowed_urls=none" in written
