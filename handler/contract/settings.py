@@ -152,7 +152,7 @@ def parse_settings(document: Any) -> Settings:
 
 
 def _check_torchserves(top: Mapping[str, Any]) -> None:
-    """TorchServe itself falls back to its defaults where a value is wrong, without a word."""
+    """Check TorchServe's own keys: TorchServe ignores a wrong value and takes its default silently."""
     if top.get("maxBatchDelay") == 0:
         raise SettingsError("maxBatchDelay is 0, which TorchServe reads as 100 ms; the least is 1")
     for key in top.keys() & set(COUNTED_KEYS):

@@ -46,9 +46,9 @@ def verify_archive(path: Path, progress: Progress | None = None) -> Inspection:
 
 
 def verified_copy(source: Path, target: Path, *, foreign: bool = False) -> None:
-    """Copy the archive to ``target``, where nobody else writes, and verify that copy: it may then run.
+    """Copy the archive to ``target``, where no other user can write, and verify that copy: it may then run.
 
-    ``foreign`` also takes an archive that is somebody else's altogether, without sums and without any file of
+    ``foreign`` also takes an archive that marquee did not build, without sums and without any file of
     marquee's: its records are checked, its content cannot be. Raises RefusedArchive or MarqueeError, and then
     leaves no copy.
     """

@@ -47,7 +47,7 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm_{major}{minor} cuda {torch.version.cuda}"
-    # The compiler is told -march=native: on a processor with less, its code would end the worker. An older
+    # Compiled with -march=native: on a processor with less, its code would end the worker. An older
     # torch than the compiler's cannot list instruction sets and need not: its version differs.
     features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = sorted(name for name, present in features.items() if present is True)
