@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """model-config.yaml says something that cannot be followed; names the key and what is allowed."""
+    """A wrong value in model-config.yaml; the message names the key and the allowed values."""
 
 
 @dataclass(frozen=True)

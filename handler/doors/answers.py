@@ -40,7 +40,7 @@ class PendingReply(Generic[Reply]):
         self.reply.cancel()
 
     def give_up(self, failure: Failure) -> None:
-        """Answers with what is drawn so far and ``failure`` for the rest."""
+        """Answers with the pictures drawn so far, and with ``failure`` for the rest."""
         if self._close():
             for drawing in self._drawings:
                 drawing.cancel()

@@ -57,7 +57,7 @@ def converted(
 
 
 def read_checkpoint(path: Path) -> TensorFile:
-    """The checkpoint's tensors by its header; raises MarqueeError for what is no Stable Diffusion 1.x."""
+    """The checkpoint's tensors by its header; raises MarqueeError where it is no Stable Diffusion 1.x."""
     if path.suffix != ".safetensors":
         raise MarqueeError(
             f"{path} is a pickle by its name, which can run any code when loaded; only .safetensors are read",

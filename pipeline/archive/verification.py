@@ -22,7 +22,7 @@ SHOWN_PROBLEMS = 10
 
 
 class RefusedArchive(MarqueeError):
-    """An archive that is not what was built, or holds what may not run; names every reason."""
+    """An archive that was changed after its build, or holds code that must not run; lists every reason."""
 
     def __init__(self, path: Path, problems: tuple[str, ...]) -> None:
         shown = [f"\n  - {problem}" for problem in problems[:SHOWN_PROBLEMS]]
@@ -79,7 +79,7 @@ def _copy(file: BinaryIO, target: Path) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether nothing in it says that marquee made it; what is no ZIP at all is judged as marquee's."""
+    """Whether nothing in it shows that marquee built it; False for a file that is no ZIP."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

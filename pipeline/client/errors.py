@@ -6,7 +6,7 @@ PredictionError           of any kind; ``status`` is the HTTP status, or None wh
   ServerBusy              429, 503: overloaded, draining or not ready; trying again later may help
   ServerFailed            any other status, 500 and 507 (the worker died) among them
   ServerUnreachable       no connection, or no answer in time
-  BadAnswer               200, but not the pictures that were asked for
+  BadAnswer               200, but without the requested pictures
 """
 
 from __future__ import annotations
@@ -89,4 +89,4 @@ class ServerUnreachable(PredictionError):
 
 
 class BadAnswer(PredictionError):
-    """The answer has status 200, but is not what the contract promises."""
+    """The answer has status 200, but breaks the contract."""
