@@ -1,67 +1,207 @@
-"""The three pictures of docs/benchmarks.md."""
+"""The three pictures of docs/benchmarks.md, and the file of points that they are drawn from.
+
+``python -m benchmarks.plots [FOLDER]`` draws them again from FOLDER/points.json (docs/benchmarks by default).
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import statistics
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import Answer
 
-Points = Sequence[tuple[float, float]]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Line = Sequence[tuple[float, float]]
+
+OURS = "marquee"
+# One colour a system in every plot (Okabe and Ito's palette, which colour-blind readers can tell apart).
+COLOURS = {
+    OURS: "#D55E00",
+    "TorchServe batching": "#0072B2",
+    "tutorial handler": "#56B4E9",
+    "LitServe": "#009E73",
+    "BentoML": "#CC79A7",
+    "Ray Serve": "#E69F00",
+}
+OTHER_COLOUR = "#7F7F7F"
+STEP_COLOURS = ("#FCD9C2", "#F9B183", "#F08A4B", "#D55E00", "#8F3F00")
+"""Marquee's own colour from light to dark, for few to many steps."""
+LATENCY_TITLE = "At {load:.3g} requests/s {first} answers in {best:.2g} s, {second} in {next:.2g} s"
+THROUGHPUT_TITLE = "With {load:g} clients {first} draws {best:.3g} pictures/s, {second} {next:.3g}"
+TICKS = (1.0, 2.0, 5.0)
 
 
-def latency_against_load(sides: Mapping[str, Points], path: Path) -> None:
-    """Median seconds of mixed requests over the offered rate (requests/s), one line a side."""
-    _lines(sides, ("offered requests/s", "median seconds"), "Latency against load, 10-50 steps", path, True)
+@dataclass
+class Points:
+    """What the plots show.
+
+    ``latency``: for each system (requests offered per second, median seconds). ``throughput``: for each
+    system (clients at the same time, pictures per second). ``joins``: the requests of one run of marquee.
+    """
+
+    latency: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    throughput: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    joins: list[Answer] = field(default_factory=list)
 
 
-def throughput_against_batch(sides: Mapping[str, Points], path: Path) -> None:
+def write_points(points: Points, path: Path) -> None:
+    """Keep the points, so that the pictures can be drawn again without a run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(points), indent=1) + "\n", encoding="utf-8")
+
+
+def read_points(path: Path) -> Points:
+    """The points of a file that ``write_points`` made."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return Points(
+        latency={name: [(x, y) for x, y in line] for name, line in kept["latency"].items()},
+        throughput={name: [(x, y) for x, y in line] for name, line in kept["throughput"].items()},
+        joins=[Answer(**answer) for answer in kept["joins"]],
+    )
+
+
+def draw(points: Points, folder: Path) -> list[Path]:
+    """Draw latency.png, throughput.png and timeline.png into ``folder``."""
+    pictures = [folder / f"{name}.png" for name in ("latency", "throughput", "timeline")]
+    latency_against_load(points.latency, pictures[0])
+    throughput_against_clients(points.throughput, pictures[1])
+    timeline(points.joins, pictures[2])
+    return pictures
+
+
+def latency_against_load(systems: Mapping[str, Line], path: Path) -> None:
+    """Median seconds of requests with 10 to 50 steps over the requests offered per second."""
+    _save(lines_of_latency(systems)[0], path)
+
+
+def lines_of_latency(systems: Mapping[str, Line]) -> tuple[Figure, Axes]:
+    """The figure that ``latency_against_load`` saves."""
+    title = finding(systems, LATENCY_TITLE, min)
+    figure, axes = _lines(systems, title)
+    axes.set(
+        xlabel="requests offered per second (10 to 50 steps each)", ylabel="median seconds to the picture"
+    )
+    axes.set_yscale("log")
+    _plain_numbers(axes)
+    return figure, axes
+
+
+def throughput_against_clients(systems: Mapping[str, Line], path: Path) -> None:
     """Pictures per second over the number of clients that wait at the same time."""
-    _lines(sides, ("clients at the same time", "pictures/s"), "Throughput against concurrency", path, False)
+    title = finding(systems, THROUGHPUT_TITLE, max)
+    figure, axes = _lines(systems, title)
+    axes.set(xlabel="clients at the same time", ylabel="pictures per second", ylim=(0, None))
+    _save(figure, path)
 
 
 def timeline(answers: Sequence[Answer], path: Path) -> None:
-    """One bar a request from sent to answered, coloured by step count: who joins and leaves when."""
-    from matplotlib import colormaps
-    from matplotlib import pyplot as plot
-
-    figure, axes = plot.subplots(figsize=(9, 4.5))
+    """One bar for each request from sent to answered, coloured by its step count."""
+    figure, axes = _figure(5.0)
     counts = sorted({answer.num_inference_steps for answer in answers})
-    colours = {steps: colormaps["viridis"](i / max(1, len(counts) - 1)) for i, steps in enumerate(counts)}
-    labelled = set[int]()
-    for row, answer in enumerate(sorted(answers, key=lambda a: a.sent)):
-        steps = answer.num_inference_steps
-        label = None if steps in labelled else f"{steps} steps"
-        labelled.add(steps)
-        axes.barh(row, answer.seconds, left=answer.sent, color=colours[steps], label=label)
-    axes.set(xlabel="seconds", ylabel="request", title="Requests join and leave one running batch")
+    last = max(1, len(counts) - 1)
+    colours = {c: STEP_COLOURS[i * (len(STEP_COLOURS) - 1) // last] for i, c in enumerate(counts)}
+    rows = list(enumerate(sorted(answers, key=lambda answer: answer.sent), start=1))
+    for count in counts:
+        bars = [(row, answer) for row, answer in rows if answer.num_inference_steps == count]
+        axes.barh(
+            [row for row, _ in bars],
+            [answer.seconds for _, answer in bars],
+            left=[answer.sent for _, answer in bars],
+            color=colours[count],
+            label=f"{count} steps",
+        )
+    axes.set(xlabel="seconds since the load began", ylabel="request, in order of arrival", xlim=(0, None))
+    axes.set_title(_timeline_finding(answers, counts), fontweight="bold")
     axes.invert_yaxis()
-    axes.legend(fontsize=8, loc="lower left")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     _save(figure, path)
 
 
-def _lines(
-    sides: Mapping[str, Points], labels: tuple[str, str], title: str, path: Path, logarithmic: bool
-) -> None:
+def finding(systems: Mapping[str, Line], sentence: str, best: Any) -> str:
+    """The sentence with the two best systems at the highest load that all of them were given.
+
+    ``best``: min where a low figure is good, max where a high one is. Ours is always one of the two.
+    """
+    loads = set.intersection(*({x for x, y in line} for line in systems.values()))
+    if not loads or len(systems) < 2:
+        return "The systems were not measured at the same loads"
+    load = max(loads)
+    figures = {name: dict(line)[load] for name, line in systems.items()}
+    rival = best((name for name in figures if name != OURS), key=figures.__getitem__)
+    first, second = sorted((OURS, rival), key=figures.__getitem__, reverse=best is max)
+    return sentence.format(load=load, first=first, best=figures[first], second=second, next=figures[second])
+
+
+def _timeline_finding(answers: Sequence[Answer], counts: Sequence[int]) -> str:
+    few, many = (
+        statistics.median(answer.seconds for answer in answers if answer.num_inference_steps == count)
+        for count in (counts[0], counts[-1])
+    )
+    return (
+        f"{len(answers)} requests share one batch: {counts[0]} steps take {few:.2g} s,"
+        f" {counts[-1]} steps {many:.2g} s (medians)"
+    )
+
+
+def _lines(systems: Mapping[str, Line], title: str) -> tuple[Figure, Axes]:
+    """One line for each system, ours thick and in front; the legend in the order of the lines' right ends."""
+    figure, axes = _figure(4.5)
+    for name, line in sorted(systems.items(), key=lambda item: item[1][-1][1], reverse=True):
+        ours = name == OURS
+        axes.plot(
+            *zip(*((x, y if math.isfinite(y) else math.nan) for x, y in line), strict=True),
+            marker="o",
+            label=name,
+            color=COLOURS.get(name, OTHER_COLOUR),
+            linewidth=3.5 if ours else 1.5,
+            markersize=8 if ours else 5,
+            zorder=3 if ours else 2,
+        )
+    loads = sorted({x for line in systems.values() for x, _ in line})
+    axes.set_xscale("log")
+    axes.set_xticks(loads, [f"{load:.3g}" for load in loads])
+    axes.set_xticks([], minor=True)
+    axes.set_title(title, fontweight="bold")
+    axes.grid(alpha=0.3, which="major")
+    for text in axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False).get_texts():
+        text.set_fontweight("bold" if text.get_text() == OURS else "normal")
+    return figure, axes
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """A logarithmic axis of seconds with the ticks 0.5, 1, 2, 5, 10 in place of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=TICKS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
     from matplotlib import pyplot as plot
 
-    figure, axes = plot.subplots(figsize=(7, 4.2))
-    for name, points in sides.items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
-    if logarithmic:
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    _save(figure, path)
+    figure, axes = plot.subplots(figsize=(8.5, height))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
-def _save(figure: object, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     from matplotlib import pyplot as plot
-    from matplotlib.figure import Figure
 
-    assert isinstance(figure, Figure)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plot.close(figure)
+
+
+if __name__ == "__main__":
+    chosen = Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1] / "docs" / "benchmarks"
+    draw(read_points(chosen / "points.json"), chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -51,6 +52,8 @@ BEHIND = (
     " a second about every open request, so that one can join or leave, and that and the load itself take"
     " their share of the same two cores (M6's fast side is the same engine without TorchServe)."
 )
+LOAD_SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""The loads of the latency plot, as shares of what our server can draw of the same mixed requests."""
 TUNING_TRIES = 3
 TUNING_REQUESTS = 32
 
@@ -62,15 +65,14 @@ class Findings:
     ratios: list[Ratio] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    latency: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    throughput: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    joins: list[load.Answer] = field(default_factory=list)
+    points: plots.Points = field(default_factory=plots.Points)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One run: our server's URL, the model that all serve, how long, and where the findings go.
 
+    ``loads``: the requests per second that every side is offered for the latency plot.
     ``plain_too``: our archive without compiled code is measured against TorchServe's batching as well.
     """
 
@@ -80,29 +82,27 @@ class Comparison:
     effort: Effort
     found: Findings
     tell: Tell
+    loads: tuple[float, ...]
     plain_too: bool
 
     def against_tutorial(self) -> None:
         side = sides.torchserve_peer("tutorial handler", "tutorial_handler", self.model, self.folder, batch=1)
-        workers, rate = self._tuned(side, ONE_PICTURE_AT_A_TIME)
+        workers = self._tuned(side, ONE_PICTURE_AT_A_TIME)
         with side.start(workers) as url:
             name = f"{side.name}, {workers}"
             self._add(served.saturated(Pair(self.ours, url, name), self.effort, 4.0))
-            if self.effort.whole:
-                mixed_rate = rate * served.STEPS / statistics.mean(traffic.MIXED_STEPS)
-                self.found.latency[side.name] = self._latencies(url, mixed_rate)
+            self._measure_points(side.name, url)
 
     def against_batching(self, goals: Goals) -> None:
         side = sides.torchserve_peer(
             "TorchServe batching", "batching_handler", self.model, self.folder, sides.BATCH
         )
-        workers, _ = self._tuned(side, BATCHING)
+        workers = self._tuned(side, BATCHING)
         with side.start(workers) as url:
             self._all_three(Pair(self.ours, url, f"{side.name}, {workers}"), goals)
-            if self.effort.whole:
-                self.found.throughput[side.name] = self._throughputs(url)
-                if self.plain_too:
-                    self._plain_archive(url, f"{side.name}, {workers}")
+            self._measure_points(side.name, url)
+            if self.effort.whole and self.plain_too:
+                self._plain_archive(url, f"{side.name}, {workers}")
 
     def against_package(self, package: str, make_side: Callable[[Path, Path], Side]) -> None:
         python = sides.make_environment(package, self.folder)
@@ -111,10 +111,11 @@ class Comparison:
             return
         side = make_side(python, self.model)
         try:
-            workers, _ = self._tuned(side, BATCHING)
+            workers = self._tuned(side, BATCHING)
             with side.start(workers) as url:
                 pair = Pair(self.ours, url, f"{side.name}, {workers}", side.may_rest)
                 self._all_three(pair, AHEAD)
+                self._measure_points(side.name, url)
         except sides.NoPicture as error:
             self.found.remarks.append(f"{side.name} is not measured: {error}")
 
@@ -123,10 +124,9 @@ class Comparison:
         ratio, promises = served.poison_guard(self.ours, self.effort, rate)
         self.found.promises += promises
         self._add(ratio)
+        self._measure_points(plots.OURS, self.ours)
         if self.effort.whole:
-            self.found.latency["marquee"] = self._latencies(self.ours, rate)
-            self.found.throughput["marquee"] = self._throughputs(self.ours)
-            self.found.joins = load.run_open(self.ours, traffic.mixed(), 0.8 * rate, 6.0)
+            self.found.points.joins = load.run_open(self.ours, traffic.mixed(), 0.8 * rate, 6.0)
 
     def _plain_archive(self, url: str, name: str) -> None:
         with our_server(self.model, self.folder / "plain", compiled=False) as plain:
@@ -143,28 +143,34 @@ class Comparison:
         self._add(served.saturated(pair, effort, goals[0]))
         self._add(served.short_median(pair, effort, their_rate, goals[1]))
         self._add(served.goodput(pair, effort, our_rate, goals[2]))
-        if effort.whole:
-            self.found.latency[name] = self._latencies(url, their_rate)
 
-    def _tuned(self, side: Side, ways: Sequence[Workers]) -> tuple[Workers, float]:
-        """The fastest way and its pictures per second; the last way and 0 where nothing is tuned."""
+    def _tuned(self, side: Side, ways: Sequence[Workers]) -> Workers:
+        """The fastest way to share the cores; the last one where nothing is tuned."""
         rates = dict.fromkeys(ways[-1:], 0.0)
         for workers in ways if self.effort.whole else ():
             with side.start(workers) as url:
                 tries = [unstalled(partial(_tuning_rate, url, seed)) for seed in range(TUNING_TRIES)]
                 rates[workers] = statistics.median(tries)
             self.tell(f"tuning {side.name}, {workers}: {rates[workers]:.2f} pictures/s")
-        best = max(rates, key=lambda workers: rates[workers])
-        return best, rates[best]
+        return max(rates, key=lambda workers: rates[workers])
 
     def _add(self, ratio: Ratio) -> None:
         self.found.ratios.append(ratio)
         self.tell(f"{ratio.name}, against {ratio.other_side}: {ratio.value:.2f}")
 
-    def _latencies(self, url: str, rate: float) -> list[tuple[float, float]]:
-        """Median seconds at 0.3, 0.6 and 0.9 of ``rate`` with 10 to 50 steps."""
-        offered, seconds = [share * rate for share in (0.3, 0.6, 0.9)], self.effort.seconds / 2
-        return [(r, load.median_seconds(load.run_open(url, traffic.mixed(), r, seconds))) for r in offered]
+    def _measure_points(self, name: str, url: str) -> None:
+        """The points of one side in the plots, which a quick run does not draw."""
+        if self.effort.whole:
+            self.found.points.latency[name] = self._latencies(url)
+            self.found.points.throughput[name] = self._throughputs(url)
+
+    def _latencies(self, url: str) -> list[tuple[float, float]]:
+        """Median seconds with 10 to 50 steps at each of ``loads``; a refused request counts as endless."""
+        return [(rate, self._median(url, rate)) for rate in self.loads]
+
+    def _median(self, url: str, rate: float) -> float:
+        answers = load.run_open(url, traffic.mixed(), rate, self.effort.seconds / 2)
+        return statistics.median(answer.seconds if answer.good else math.inf for answer in answers)
 
     def _throughputs(self, url: str) -> list[tuple[float, float]]:
         """Pictures per second of 1, 4 and 16 clients."""
@@ -189,7 +195,9 @@ def compare(
     """
     found = Findings(remarks=[CODE, *([TUNED, RESTING] if effort.whole else [NOT_TUNED])])
     with server or our_server(model, folder / "marquee", compiled=True) as ours:
-        run = Comparison(ours, model, folder, effort, found, tell, plain_too=server is None)
+        saturation = served.mixed_saturation(ours, effort.requests) if effort.whole else 0.0
+        loads = tuple(saturation * share for share in LOAD_SHARES)
+        run = Comparison(ours, model, folder, effort, found, tell, loads, plain_too=server is None)
         run.against_tutorial()
         run.against_batching((None, 4.0, goodput_goal))
         for package, side in PACKAGES.items() if effort.whole else ():
@@ -201,14 +209,11 @@ def compare(
 
 
 def draw_plots(found: Findings, folder: Path) -> list[Path]:
-    """The three plots, where there is anything to show."""
-    if not found.joins:
+    """The three plots and points.json beside them, where there is anything to show."""
+    if not found.points.joins:
         return []
-    pictures = [folder / f"{name}.png" for name in ("latency", "throughput", "timeline")]
-    plots.latency_against_load(found.latency, pictures[0])
-    plots.throughput_against_batch(found.throughput, pictures[1])
-    plots.timeline(found.joins, pictures[2])
-    return pictures
+    plots.write_points(found.points, folder / "points.json")
+    return plots.draw(found.points, folder)
 
 
 @contextmanager

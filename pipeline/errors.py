@@ -1,4 +1,4 @@
-"""Every error a user can meet is a MarqueeError; the CLI prints it and exits, nobody else catches it.
+"""Every error a user can meet is a MarqueeError; only the CLI catches it, prints it and exits.
 
 MarqueeError          one sentence that names the thing, its value and what would be right, and its cure
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 class MarqueeError(Exception):
     """A mistake or a broken circumstance the user can do something about.
 
-    ``str(error)`` is one sentence; ``cure`` is one line that says what to do, None where the sentence does.
+    ``str(error)`` is one sentence; ``cure`` is one line of advice, None where the sentence already gives it.
     """
 
     def __init__(self, message: str, cure: str | None = None) -> None:

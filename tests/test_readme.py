@@ -93,7 +93,7 @@ def test_plain_torchserve_returns_a_picture(project: Path) -> None:
     (plain,) = blocks("Plain TorchServe", "sh")
     text = run(project, build + plain)
     assert "TorchServe has stopped." in text
-    with Image.open(project / "circle.jpg") as picture:
+    with Image.open(project / "out" / "circle.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (64, 64))
     assert "a red circle" not in text
 
@@ -110,7 +110,7 @@ def test_serve_and_predict(project: Path) -> None:
         (project / "asking" / "tmp").mkdir()
         (project / "asking" / ".venv").symlink_to(ROOT / ".venv")
         run(project / "asking", predict)
-    names = sorted(path.name for path in (project / "asking").glob("p*"))
+    names = sorted(path.name for path in (project / "asking" / "out").iterdir())
     assert names == ["picture.jpg", "pictures-1.png", "pictures-2.png"]
 
 
@@ -120,7 +120,7 @@ def test_to_the_cloud_and_back(project: Path) -> None:
     shutil.copytree(ROOT / "docs", project / "docs")
     (cloud,) = blocks("To the cloud", "sh")
     run(project, blocks("Build, serve, ask", "sh")[0] + cloud)
-    with Image.open(project / "endpoint.jpg") as picture:
+    with Image.open(project / "out" / "endpoint.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (64, 64))
 
 
@@ -137,8 +137,16 @@ def test_the_python_example_saves_a_picture(
     (example,) = blocks("The contract", "python")
     monkeypatch.chdir(tmp_path)
     exec(example.replace("http://127.0.0.1:8080", server.url), {})
-    with Image.open(tmp_path / "picture.jpg") as picture:
+    with Image.open(tmp_path / "out" / "picture.jpg") as picture:
         assert picture.format == "JPEG"
+
+
+def test_every_picture_and_file_that_the_readme_names_is_there() -> None:
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    documents = re.findall(r"`((?:docs|pipeline|model_artifacts)/[\w./-]+\.\w+)`", README)
+    assert {"docs/demo.png", "docs/benchmarks/latency.png"} <= set(pictures)
+    made_by_a_command = {"model_artifacts/model.mar"}
+    assert [name for name in {*pictures, *documents} - made_by_a_command if not (ROOT / name).is_file()] == []
 
 
 def test_every_field_of_the_table_is_known_to_the_server(client: Client) -> None:

@@ -39,7 +39,7 @@ Read = Callable[[Any], Any]
 
 
 class FieldError(ValueError):
-    """A value that a field cannot take; ``allowed`` says what it can."""
+    """A value that a field cannot take; ``allowed`` describes the allowed values."""
 
     def __init__(self, allowed: str, message: str, did_you_mean: str | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What is wrong with a request, in the one shape every error answer has."""
+"""The mistakes of a request, and the JSON object that every error answer has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ECHO_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where (``instance`` None: the body or its parameters), the value met, what is allowed."""
+    """One mistake: its place (``instance`` None: body or parameters), its value, the allowed values."""
 
     instance: int | None
     field: str
@@ -40,7 +40,7 @@ class Refusal:
 
 
 def invalid_request(problems: Sequence[Problem]) -> Refusal:
-    """The 400 for a request with these mistakes, all named; the message repeats the first."""
+    """The 400 that lists these mistakes; its message repeats the first."""
     first = problems[0].message
     message = first if len(problems) == 1 else f"{len(problems)} problems; the first: {first}"
     return Refusal(400, "invalid_request", message, tuple(problems[:MAX_PROBLEMS]))
@@ -53,7 +53,7 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like a misspelt one; None where none is alike."""
+    """The known name that is most like ``name``; None where no known name is like it."""
     by_lower_case = {key.lower(): key for key in known}
     matches = difflib.get_close_matches(name[:MAX_ECHO_CHARACTERS].lower(), by_lower_case, n=1)
     return by_lower_case[matches[0]] if matches else None

@@ -55,7 +55,7 @@ class Request:
 def parse_row(row: Any, settings: Settings, draw_seed: Callable[[], int]) -> Request | Refusal:
     """Parse one request as TorchServe hands it over: a mapping whose "body" is bytes, text or parsed JSON.
 
-    The form fields of a multipart body come as "data". ``draw_seed`` gives the seeds that nobody chose.
+    The form fields of a multipart body come as "data". ``draw_seed`` gives seeds that the request lacks.
     """
     body = row
     if isinstance(row, Mapping) and not ({"instances", "parameters"} & row.keys()):

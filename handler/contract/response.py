@@ -123,7 +123,7 @@ def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Fa
 
 
 def _too_large(predictions: Sequence[Any], size: int, max_bytes: int) -> Refusal:
-    """The 413 that says what would fit; TorchServe would answer an oversized reply by killing the worker."""
+    """The 413 that names the limit; on a reply that is too large TorchServe would kill the worker."""
     largest = max(len(to_json(prediction)) for prediction in predictions) + 1
     fitting = (max_bytes - 100) // largest
     cure = f"ask for at most {fitting} of these per request" if fitting else "ask for a smaller picture"

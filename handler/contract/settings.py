@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """model-config.yaml says something that cannot be followed; names the key and what is allowed."""
+    """A wrong value in model-config.yaml; the message names the key and the allowed values."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def parse_settings(document: Any) -> Settings:
 
 
 def _check_torchserves(top: Mapping[str, Any]) -> None:
-    """TorchServe itself falls back to its defaults where a value is wrong, without a word."""
+    """Check TorchServe's own keys: TorchServe ignores a wrong value and takes its default silently."""
     if top.get("maxBatchDelay") == 0:
         raise SettingsError("maxBatchDelay is 0, which TorchServe reads as 100 ms; the least is 1")
     for key in top.keys() & set(COUNTED_KEYS):

@@ -1,4 +1,4 @@
-"""Requests of several jobs: drawn together, and answered when all are drawn. Every door uses this."""
+"""Draws the jobs of a request together and makes one reply of their outcomes. Every door uses this."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from handler.contract.job import Failure, Job, Outcome
 Reply = TypeVar("Reply")
 
 MakeReply = Callable[[Sequence[Union[Outcome, None]]], Reply]
-"""Makes a reply of one outcome per job; None where nothing was drawn because of another's failure."""
+"""Makes a reply of one outcome per job; None for a job that was not drawn because another one was refused."""
 
 OnJobProgress = Callable[[int, Progress], None]
 """As ``OnProgress``, with the index of the job in its request before it."""
 
 
 class PendingReply(Generic[Reply]):
-    """A request that is being drawn or encoded; ``reply`` is its answer to be. For any thread."""
+    """A request that is being drawn or encoded; ``reply`` is the future of its answer. For any thread."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, make_reply: MakeReply[Reply], drawings: Sequence[Drawing]
@@ -36,11 +36,11 @@ class PendingReply(Generic[Reply]):
             drawing.outcome.add_done_callback(self._note)
 
     def cancel(self) -> None:
-        """The caller is gone: its places are free before the next step. To cancel ``reply`` does the same."""
+        """Stops drawing; its places are free before the next step. ``reply.cancel()`` does the same."""
         self.reply.cancel()
 
     def give_up(self, failure: Failure) -> None:
-        """Answers with what is drawn so far and ``failure`` for the rest."""
+        """Answers with the pictures drawn so far, and with ``failure`` for the rest."""
         if self._close():
             for drawing in self._drawings:
                 drawing.cancel()
@@ -55,7 +55,7 @@ class PendingReply(Generic[Reply]):
             self._encode([drawing.outcome.result() for drawing in self._drawings])
 
     def _close(self) -> bool:
-        """Whether it was open."""
+        """Closes the request; returns whether it was open."""
         with self._lock:
             was_open, self._closed = not self._closed, True
             return was_open
@@ -75,13 +75,13 @@ class PendingReply(Generic[Reply]):
 
     def _end_if_cancelled(self, reply: Future[Reply]) -> None:
         if reply.cancelled() and self._close():
-            reply.set_running_or_notify_cancel()  # wakes those who wait for it
+            reply.set_running_or_notify_cancel()  # wakes the threads that wait for it
             for drawing in self._drawings:
                 drawing.cancel()
 
 
 class Answers(Generic[Reply]):
-    """Has requests drawn, and makes their replies in ``encoders`` threads beside what draws."""
+    """Gives requests to the engine, and makes their replies in ``encoders`` threads of its own."""
 
     def __init__(self, core: Draws, encoders: int = 2) -> None:
         self._core = core
@@ -90,7 +90,7 @@ class Answers(Generic[Reply]):
     def answer(
         self, jobs: Sequence[Job], make_reply: MakeReply[Reply], on_progress: OnJobProgress | None = None
     ) -> PendingReply[Reply]:
-        """Starts a request. Where one of its jobs is refused none is drawn, and the reply is there."""
+        """Starts a request. Where one job is refused, none is drawn, and the reply is ready at once."""
         refused = [self._core.check(job) for job in jobs]
         drawings: list[Drawing] = []
         for index, job in enumerate(jobs if not any(refused) else ()):

@@ -123,8 +123,8 @@ class LinearState:
 class LinearSampler:
     """Latents of up to ``capacity`` images of one size, stepped together in fp32.
 
-    ``fixed_columns`` (strict mode) makes every product the same shape, so that a row's bits do not depend on
-    who else is there.
+    ``fixed_columns`` (strict mode) makes every product the same shape, so that the other
+    images do not change a row's bits.
     """
 
     def __init__(

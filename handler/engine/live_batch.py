@@ -116,7 +116,7 @@ class LiveBatch:
         return tickets
 
     def drop_unused(self) -> None:
-        """Frees the samplers of sizes that nobody draws any more."""
+        """Frees the samplers of picture sizes that no live job has."""
         self._samplers.keep({image.size for image in self.images})
 
     def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:

@@ -17,7 +17,7 @@ class EngineMetrics:
     observations: deque[tuple[str, float]] = field(default_factory=deque)
 
     KEPT = 10_000
-    """Observations kept where nobody drains them."""
+    """The most observations that are kept until ``drain`` is called."""
 
     def count(self, name: str, by: int = 1) -> None:
         self.counts[name] += by

@@ -53,7 +53,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
     that has computed end with it. With more of them than cores libgomp sends all to sleep at once, and a
     small step took thrice as long.
 
-    Raises ModelError, DigestError, ContainerError, OSError or RuntimeError, whose text names what is wrong.
+    Raises ModelError, DigestError, ContainerError, OSError or RuntimeError, whose text names the fault.
     """
     if len(devices) > 1:
         raise RuntimeError(f"one engine draws on one GPU, and was given {list(devices)}; start one for each")

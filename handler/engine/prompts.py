@@ -1,4 +1,4 @@
-"""Text encoding as StableDiffusionPipeline does it, batched, with a cache of what was encoded lately."""
+"""Text encoding as StableDiffusionPipeline does it, batched, with a cache of the texts encoded last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handler.model.model import Model
 
 
 class EncodedText(NamedTuple):
-    """(1, tokens, width), and what was cut off the text's end."""
+    """(1, tokens, width), and the end of the text that was cut off."""
 
     states: torch.Tensor
     cut: CutText | None

@@ -66,9 +66,10 @@ class Runner:
         return Drawing(outcome)
 
     def draw_until(self, moment: float) -> None:
-        """Pauses at that ``time.monotonic()`` until it is told a later one; at first it never does.
+        """Draws until ``moment`` (``time.monotonic()``), then pauses until a later call gives a later moment.
 
-        For a door that does not learn at once when its last client has gone.
+        Without a call it never pauses. TorchServe's door needs this: it does not learn at once when its last
+        client has hung up.
         """
         with self._changed:
             self._draws_until = moment
@@ -89,7 +90,7 @@ class Runner:
                 self._cancelled.append(ticket)
             self._changed.notify()
         if known:
-            outcome.set_running_or_notify_cancel()  # wakes those who wait for it
+            outcome.set_running_or_notify_cancel()  # wakes the threads that wait for it
 
     def _stop(self, seconds: float | None) -> None:
         with self._changed:
@@ -145,6 +146,6 @@ def _harmless(on_progress: OnProgress) -> OnProgress:
                 listener(progress)
         except Exception:
             told.clear()
-            logger.exception("a listener for progress failed; it hears no more")
+            logger.exception("a progress callback failed; it is not called again")
 
     return tell

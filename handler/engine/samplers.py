@@ -33,7 +33,7 @@ class FreshSchedulers:
 
 
 class Samplers:
-    """Made on first use; ``keep`` drops those of sizes that nobody draws any more."""
+    """Made on first use; ``keep`` drops the samplers of sizes that no live job has."""
 
     def __init__(self, model: Model, options: EngineOptions, most_live: Callable[[Size], int]) -> None:
         self._model, self._options, self._most_live = model, options, most_live

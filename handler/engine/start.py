@@ -39,7 +39,8 @@ def max_queue(settings: Settings) -> int:
     """Jobs that may wait for a place.
 
     A plain batch has been taken from TorchServe already, so all of it must fit. Under continuous batching the
-    engine sees at most ``batch_size`` requests: an eighth of them is left over to be told to come back later.
+    engine sees at most ``batch_size`` requests: an eighth of them gets neither a live nor a waiting place and
+    is answered 429 at once.
     """
     most = settings.limits.max_instances
     if not settings.continuous_batching:

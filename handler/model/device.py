@@ -45,7 +45,7 @@ def set_threads(settings: Settings) -> int:
     long (measured).
     """
     share = max(1, cores() // settings.workers)
-    # torch starts with OMP_NUM_THREADS: whoever runs several servers on these cores gives each its part so.
+    # torch starts with OMP_NUM_THREADS. Where several servers share these cores, it holds the share of each.
     threads = settings.threads if isinstance(settings.threads, int) else min(share, torch.get_num_threads())
     torch.set_num_threads(threads)
     if torch.get_num_interop_threads() != 1:

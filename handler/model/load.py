@@ -46,7 +46,7 @@ class ModelError(ValueError):
 
 
 def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> Model:
-    """Load a diffusers folder; raises ModelError, DigestError or OSError, whose text names what is wrong."""
+    """Load a diffusers folder; raises ModelError, DigestError or OSError, whose text names the fault."""
     index = _read_json(folder / "model_index.json")
     _check_index(index)
     _refuse_pickles(folder)
@@ -110,7 +110,7 @@ def _load_scheduler(index: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _load_tokenizer(folder: Path, vocabulary: int) -> transformers.CLIPTokenizer:
-    """transformers 5 makes an empty tokenizer of a folder without files, so what it made is checked, too."""
+    """transformers 5 makes an empty tokenizer of a folder without files, so the tokenizer is checked, too."""
     whole = (folder / "tokenizer.json").is_file()
     if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise ModelError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")

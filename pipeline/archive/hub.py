@@ -30,7 +30,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def fetch_model(config: BuildConfig, progress: Progress) -> Path:
-    """Download what is needed of ``config.model`` at its revision; returns the folder it lies in.
+    """Download the needed files of ``config.model`` at its revision; returns their folder.
 
     Raises MarqueeError for a repository, revision or network that is not there.
     """
@@ -56,7 +56,7 @@ def fetch_model(config: BuildConfig, progress: Progress) -> Path:
     except (HTTPError, OSError, ValueError, RecursionError) as error:
         raise MarqueeError(
             f"{repository} could not be downloaded: {_first_line(error)}",
-            cure="run the same command again: what has arrived is kept",
+            cure="run the same command again: the part that has arrived is kept",
         ) from error
     finally:
         progress.finish()

@@ -1,4 +1,4 @@
-"""Reads an archive that may be hostile: what is inside, and every reason not to serve it."""
+"""Reads an archive that may be hostile: lists its content, and every reason not to serve it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NEEDED = (MANIFEST, SUMS, HANDLER_FILE, CONFIG_FILE, f"{MODEL_FOLDER}/model_inde
 
 @dataclass(frozen=True)
 class InspectedFile:
-    """One member: its size in bytes and the SHA-256 of what is really in it."""
+    """One member: its size in bytes and the SHA-256 of its real content."""
 
     path: str
     size: int

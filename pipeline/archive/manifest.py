@@ -46,7 +46,7 @@ def manifest_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def foreign_manifest_problems(manifest: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
-    """Why TorchServe would look for the handler of somebody else's archive outside the archive."""
+    """Why TorchServe would look outside the archive for the handler of an archive that is not ours."""
     model = manifest.get("model")
     handler = model.get("handler") if isinstance(model, dict) else None
     if not isinstance(handler, str) or not handler:

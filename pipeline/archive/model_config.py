@@ -205,5 +205,7 @@ def _check(content: bytes, origin: str, handler: Path) -> None:
         check=False,
     )
     if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["the handler ended without a word"])[-1]
+        reason = (
+            answer.stderr.strip().splitlines() or ["the check of the settings ended without a message"]
+        )[-1]
         raise MarqueeError(f"{origin}: {reason}")

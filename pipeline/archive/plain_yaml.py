@@ -41,7 +41,7 @@ def read_mapping(content: bytes) -> dict[str, Any]:
 
 
 def _check_events(text: str) -> None:
-    """Refuse by the events what would cost memory or time as values."""
+    """Refuse, while parsing events, documents whose values would cost much memory or time."""
     import yaml
 
     depth = 0

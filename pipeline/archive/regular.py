@@ -19,7 +19,7 @@ KINDS = {
 
 
 def special_kind(path: Path) -> str:
-    """What ``path``, or what it links to, is instead of a regular file; empty for one, or for nothing.
+    """The kind of ``path`` or of its link's target; empty for a regular file and for an absent one.
 
     Raises MarqueeError where it cannot be looked at.
     """
@@ -37,9 +37,9 @@ def is_folder(path: Path) -> bool:
 
 
 def open_regular(path: Path, cure: str | None = None) -> BinaryIO:
-    """A file for reading; raises MarqueeError, at once, for what is missing or no regular file.
+    """Open a file for reading; raises MarqueeError at once where it is missing or no regular file.
 
-    ``cure`` is what to do about a missing one. The kind is asked of the open file, so that it cannot become
+    ``cure`` is the advice for a missing file. The kind is read from the open file, so that it cannot become
     another one in between.
     """
     if kind := special_kind(path):

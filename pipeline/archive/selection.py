@@ -1,4 +1,4 @@
-"""Which files of a diffusers folder or hub repository are needed to serve it, and what is wrong with it."""
+"""Chooses the files of a diffusers folder or hub repository that serving needs, and lists its faults."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def converted(
 
 
 def read_checkpoint(path: Path) -> TensorFile:
-    """The checkpoint's tensors by its header; raises MarqueeError for what is no Stable Diffusion 1.x."""
+    """The checkpoint's tensors by its header; raises MarqueeError where it is no Stable Diffusion 1.x."""
     if kind := special_kind(path):
         raise MarqueeError(
             f"{path} is {kind}, not a checkpoint", "name a .safetensors file or a diffusers folder"

@@ -22,7 +22,7 @@ SHOWN_PROBLEMS = 10
 
 
 class RefusedArchive(MarqueeError):
-    """An archive that is not what was built, or holds what may not run; names every reason."""
+    """An archive that was changed after its build, or holds code that must not run; lists every reason."""
 
     def __init__(self, path: Path, problems: tuple[str, ...]) -> None:
         shown = [f"\n  - {problem}" for problem in problems[:SHOWN_PROBLEMS]]
@@ -46,9 +46,9 @@ def verify_archive(path: Path, progress: Progress | None = None) -> Inspection:
 
 
 def verified_copy(source: Path, target: Path, *, foreign: bool = False) -> None:
-    """Copy the archive to ``target``, where nobody else writes, and verify that copy: it may then run.
+    """Copy the archive to ``target``, where no other user can write, and verify that copy: it may then run.
 
-    ``foreign`` also takes an archive that is somebody else's altogether, without sums and without any file of
+    ``foreign`` also takes an archive that marquee did not build, without sums and without any file of
     marquee's: its records are checked, its content cannot be. Raises RefusedArchive or MarqueeError, and then
     leaves no copy.
     """
@@ -79,7 +79,7 @@ def _copy(file: BinaryIO, target: Path) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether nothing in it says that marquee made it; what is no ZIP at all is judged as marquee's."""
+    """Whether nothing in it shows that marquee built it; False for a file that is no ZIP."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

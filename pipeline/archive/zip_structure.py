@@ -64,7 +64,7 @@ def printable(name: str) -> str:
 
 
 def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
-    # zipfile hides what follows a NUL and turns the separator; orig_filename is what the file says.
+    # zipfile cuts a name at a NUL and changes its separators; orig_filename is the name in the file.
     name, shown = member.orig_filename, printable(member.orig_filename)
     if name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
         yield f"{shown} is no relative path with forward slashes"

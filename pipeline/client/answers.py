@@ -56,7 +56,7 @@ def _failing_status(told: Any) -> int:
 
 
 def _error(status: int, told: Mapping[str, Any], text: str, headers: Mapping[str, str]) -> PredictionError:
-    message = one_line(str(told.get("message") or text[:300] or f"status {status} without a word"))
+    message = one_line(str(told.get("message") or text[:300] or f"status {status}, without a message"))
     if status == 400:
         problems = told.get("problems")
         listed = problems[:MOST_PROBLEMS] if isinstance(problems, list) else []

@@ -10,7 +10,7 @@ MAX_VALUES = 1_000_000
 
 
 def read_json(content: bytes) -> Any:
-    """The value of a JSON document in UTF-8. Raises ValueError, which says in one phrase what is wrong."""
+    """The value of a JSON document in UTF-8. Raises ValueError, whose text is a phrase for a message."""
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise ValueError(f"it holds more than {MAX_VALUES:,} values")
     try:
@@ -26,7 +26,7 @@ def read_json(content: bytes) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; JSON leaves open which of two equal keys counts, so neither does."""
+    """An object; JSON leaves open which of two equal keys counts, so both are refused."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:

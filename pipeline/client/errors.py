@@ -1,4 +1,4 @@
-"""Why a prediction did not come.
+"""The errors of a prediction.
 
 PredictionError           of any kind; ``status`` is the HTTP status, or None where there was no answer
   InvalidRequest          400: the request is wrong; ``problems`` lists every mistake
@@ -6,7 +6,7 @@ PredictionError           of any kind; ``status`` is the HTTP status, or None wh
   ServerBusy              429, 503: overloaded, draining or not ready; trying again later may help
   ServerFailed            any other status, 500 and 507 (the worker died) among them
   ServerUnreachable       no connection, or no answer in time
-  BadAnswer               200, but not the pictures that were asked for
+  BadAnswer               200, but without the requested pictures
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Problem:
 
 
 class PredictionError(MarqueeError):
-    """No picture."""
+    """The request brought no picture."""
 
     def __init__(self, message: str, cure: str | None = None, status: int | None = None) -> None:
         super().__init__(message, cure)
@@ -56,7 +56,7 @@ class PayloadTooLarge(PredictionError):
 
 
 class ServerBusy(PredictionError):
-    """The server has no room now; ``retry_after`` is what it asks to wait, in seconds."""
+    """The server has no room now; ``retry_after``: the seconds that it asks to wait."""
 
     def __init__(self, message: str, status: int, retry_after: float | None = None) -> None:
         super().__init__(message, "try again in a moment", status)
@@ -72,12 +72,12 @@ class ServerFailed(PredictionError):
 
     @property
     def retryable(self) -> bool:
-        # 504: it took too long, and would again.
+        # 504 means that it took too long; the same request would take as long again.
         return self.status is None or (self.status >= 500 and self.status != 504)
 
 
 class ServerUnreachable(PredictionError):
-    """Nobody answered. A refused connection (``refused``) is not worth another try, a lost one is."""
+    """No server answered. A lost connection is worth another try, a refused one (``refused``) is not."""
 
     def __init__(self, message: str, cure: str | None = None, refused: bool = False) -> None:
         super().__init__(message, cure)
@@ -89,4 +89,4 @@ class ServerUnreachable(PredictionError):
 
 
 class BadAnswer(PredictionError):
-    """The answer has status 200, but is not what the contract promises."""
+    """The answer has status 200, but breaks the contract."""

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, within a total time and a total size, whatever the server does."""
+"""One HTTP request and its answer, with a limit on the total time and size."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Cut:
         self._socket: Any = None
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Remember the socket of the request; httpx calls this with what it does (its trace extension)."""
+        """Remember the socket of the request; httpx calls this at each event (its trace extension)."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = info["return_value"].get_extra_info("socket")
             if self.is_over:
@@ -99,7 +99,7 @@ def _named(host: str, seconds: float, cut: _Cut) -> Iterator[None]:
 
 
 def _is_refused(error: BaseException) -> bool:
-    """Whether nobody is there: no such name or no such port; a network that fails does not say so."""
+    """Whether the name does not exist or no program listens at the port; False where the network failed."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, (ConnectionRefusedError, socket.gaierror)):

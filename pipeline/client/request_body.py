@@ -24,7 +24,7 @@ _MOST_BITS = 1024
 
 @dataclass(frozen=True)
 class AskedPicture:
-    """What a request says of one picture: format, and size in pixels; None leaves it to the server."""
+    """The format and size in pixels that a request asks for; None where the server chooses."""
 
     format: str | None = None
     width: int | None = None
@@ -55,13 +55,13 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def sent_seeds(body: Mapping[str, Any]) -> list[int | None]:
-    """The seed of each instance of a body; None where it is nothing a server could accept either."""
+    """The seed of each instance of a body; None where it is not a valid seed."""
     common = body["parameters"].get("seed")
     return [_as_seed(instance.get("seed", common)) for instance in body["instances"]]
 
 
 def asked_pictures(body: Mapping[str, Any]) -> list[AskedPicture]:
-    """What the body says of each instance's picture, an instance before the parameters."""
+    """The picture that each instance asks for; its own fields count before the parameters."""
     return [_asked({**body["parameters"], **instance}) for instance in body["instances"]]
 
 
@@ -88,7 +88,7 @@ def _with_seed(instance: dict[str, Any], parameters: Mapping[str, Any]) -> dict[
     seed = instance["seed"] if "seed" in instance else parameters.get("seed")
     if seed is None:
         return {**instance, "seed": secrets.randbelow(2**32)}
-    # A wrong seed of the parameters stays theirs alone, so that the server names it once and in its place.
+    # A wrong seed in the parameters is not copied into the instances: the server then reports it once.
     return instance if "seed" in instance or _as_seed(seed) is None else {**instance, "seed": seed}
 
 

@@ -1,4 +1,7 @@
-"""The client of a Vertex AI endpoint: rawPredict keeps numbers exact and names who answered."""
+"""The client of a Vertex AI endpoint.
+
+It calls rawPredict, which keeps numbers exact and names the deployed model that answered.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ class VertexEndpoint:
         return parse_predictions(document, sent_seeds(body), asked_pictures(body))
 
     def describe(self) -> tuple[dict[str, Any], str]:
-        """What the model that answers says of itself, and its deployed model id."""
+        """The description that the answering model gives of itself, and its deployed model id."""
         body = {"instances": [{"describe": True}]}
 
         def ask(seconds: float) -> tuple[Any, str]:
@@ -92,7 +95,7 @@ class VertexEndpoint:
         try:
             answer = post(self.web, url, encoded(body), seconds, MOST_ANSWER_BYTES)
         except ServerUnreachable as error:
-            # Google's name does not stop to be there: whatever was refused may be there in a moment.
+            # The endpoint exists, so a refused connection may work in a moment: it is tried again.
             raise ServerUnreachable(str(error), error.cure) from error
         served_by = answer.headers.get("X-Vertex-AI-Deployed-Model-Id", "")
         return Reply(answer.status, answer.content.decode("utf-8", "replace"), answer.headers, served_by)
@@ -109,7 +112,8 @@ def token_auth(credentials: Any) -> Callable[[httpx.Request], httpx.Request]:
         if request.url.scheme != "https" or not _TOKEN_HOSTS.fullmatch(request.url.host):
             where = f"{request.url.scheme}://{request.url.host}"
             raise MarqueeError(
-                f"{where} is no host of Google's; the token is not sent there", "check region and endpoint"
+                f"{where} is not a host of Google, so the token is not sent there",
+                "check region and endpoint",
             )
         headers: dict[str, str] = {}
         credentials.before_request(Request(), request.method, str(request.url), headers)

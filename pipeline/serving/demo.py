@@ -48,7 +48,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture that came for a caption, and what it shows."""
+    """The picture drawn for a caption, and the judge's verdict on it."""
 
     caption: Caption
     seed: int
@@ -57,13 +57,13 @@ class Shot:
 
     @property
     def right(self) -> bool:
-        """Whether foreground, shape and background are what was asked for."""
+        """Whether foreground, shape and background are those of the caption."""
         return self.verdict.matches(self.caption)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What happened: the timeline, the pictures in order, and the file that shows them."""
+    """The result: the timeline, the pictures in order, and the file that shows them."""
 
     moments: tuple[Moment, ...]
     shots: tuple[Shot, ...]

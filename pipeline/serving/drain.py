@@ -1,9 +1,9 @@
-"""Ending without losing work: the handler refuses what is new and says when what was running is done.
+"""Stops a server without losing work: new requests are refused, and running ones are finished first.
 
-TorchServe has no drain of its own, SIGTERM resets every open connection. So a request that only we can write
-goes through the same queue as everybody's (see its drain.py): what came before it is drawn, what comes
-after it gets 503. Where that queue is full, the file that the handler would have made is made here: the gate
-closes at once, for what waits as well, and the request that asks for the count gets in as the queue empties.
+TorchServe has no drain of its own; SIGTERM resets every open connection. So marquee sends a request with a
+secret name through TorchServe's queue (see the handler's drain.py): earlier requests are drawn, later ones
+get 503. Where the queue is full, marquee makes the drain file itself. The handler then refuses the waiting
+requests too, the queue empties, and the request that asks for the number of running ones gets in.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def _ask_to_close(predict_url: str, drain_file: Path, seconds: float) -> tuple[i
     try:
         body = {"instances": [{"drain": drain_file.name}]}
         answer = httpx.post(predict_url, json=body, timeout=max(1.0, seconds), trust_env=False)
-        if answer.status_code == 503:  # never the handler's answer to this request: TorchServe has no room
+        if answer.status_code == 503:  # TorchServe's queue is full; the handler answers this request with 200
             drain_file.touch()
-        told = answer.json()["predictions"][0]
-        return int(told["pid"]), int(told["running"])
+        report = answer.json()["predictions"][0]
+        return int(report["pid"]), int(report["running"])
     except (httpx.TransportError, LookupError, TypeError, ValueError):
         return None

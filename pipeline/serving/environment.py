@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.serving.settings import ServeOptions
 
-# Nothing else comes through: the caller's PYTHONPATH or TS_CONFIG_FILE must not change what is served.
+# No other variable is passed on: the caller's PYTHONPATH or TS_CONFIG_FILE must not change what is served.
 INHERITED = (
     "PATH",
     "HOME",

@@ -47,7 +47,7 @@ def _check_given(given: dict[str, int]) -> None:
     for flag, port in given.items():
         if not 0 <= port <= LARGEST_PORT:
             raise MarqueeError(
-                f"{flag} {port} is no port", f"take one from 1 to {LARGEST_PORT}, or 0 for any free one"
+                f"{flag} {port} is not a port", f"take one from 1 to {LARGEST_PORT}, or 0 for any free one"
             )
     for port in given.values():
         twice = [other for other in given if given[other] == port]
@@ -59,7 +59,7 @@ def _check_given(given: dict[str, int]) -> None:
 
 
 def grpc_address() -> str:
-    """Where TorchServe's gRPC servers listen, which cannot be switched off and which nobody here needs.
+    """The address for TorchServe's gRPC servers, which marquee does not use and cannot switch off.
 
     A broadcast address can be bound on Linux, and no connection can be made to it (ENETUNREACH). Where it
     cannot be bound (gVisor), they listen on loopback.
@@ -80,7 +80,7 @@ def _bind(held: ExitStack, flag: str, address: str, port: int) -> int:
         listener.bind((address, port))
     except PermissionError as error:
         raise MarqueeError(
-            f"{flag} {port} needs rights this user has not", f"take one above 1023: {flag} 8080"
+            f"{flag} {port} needs rights that this user does not have", f"take one above 1023: {flag} 8080"
         ) from error
     except OSError as error:
         if error.errno != errno.EADDRINUSE:

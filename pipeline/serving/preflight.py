@@ -1,4 +1,4 @@
-"""What can be known to be wrong before TorchServe starts: the archive, the disk, the memory, the folder."""
+"""Checks before TorchServe starts: the archive, the work folder, the disk and the memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ArchiveFacts:
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
-    """Measure it, before its bytes are verified; raises MarqueeError for what is no model archive."""
+    """Measure the archive before its bytes are verified; raises MarqueeError where it is no model archive."""
     if kind := special_kind(mar):
         raise MarqueeError(f"{mar} is {kind}, not an archive", "name the archive's file")
     if not mar.exists():

@@ -51,7 +51,7 @@ def _refusal(server: RunningServer) -> MarqueeError:
 
 
 def failure(server: RunningServer, what: str) -> MarqueeError:
-    """What happened, the cause of the last worker's death, and below it the last lines of that worker."""
+    """An error that begins with ``what``, then gives the last worker's cause of death and last lines."""
     ends = server.worker_ends()
     if not ends:
         return MarqueeError("\n".join([what, f"  | {server.log_tail(SHOWN_LINES)}"]))
@@ -103,7 +103,7 @@ def _document(answer: httpx.Response) -> Any:
 
 
 def _death(server: RunningServer, what: str) -> MarqueeError:
-    """The failure of a request; a worker that died over it is known a moment later."""
+    """The failure of a request. Waits for the report of a worker that may have died of it."""
     deadline = time.monotonic() + LAST_WORDS_SECONDS
     while not server.worker_ends() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

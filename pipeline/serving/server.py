@@ -1,4 +1,4 @@
-"""A TorchServe that has been started: where it listens, how it does, how it ends."""
+"""A running TorchServe: its addresses, the state of its workers, and its stop."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RunningServer:
         return self.launcher.poll() is None
 
     def worker_state(self) -> WorkerState:
-        """What TorchServe says of its workers now."""
+        """The state of the workers, as TorchServe reports it now."""
         return read_worker_state(self.management_url, self.options.model_name)
 
     def worker_ends(self) -> tuple[WorkerEnd, ...]:
@@ -82,7 +82,7 @@ class RunningServer:
         return log_tail(self.logs, lines)
 
     def stop(self, drain_seconds: float = 0.0) -> bool:
-        """End every process. With ``drain_seconds`` new requests get 503, running ones may take so long.
+        """End every process. With ``drain_seconds`` new requests get 503; running ones may take that long.
 
         Answers whether the drain ended in time (True when none was asked for). May be called twice.
         """

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_REQUEST_BYTES = 16_777_216
-"""Above the handler's own limit (max_request_bytes, 10,000,000), which says what would fit; TorchServe's
-refusal has no words."""
+"""Above the handler's own limit (max_request_bytes, 10,000,000), so that the handler refuses first: its error
+names the limit, TorchServe's own has no message."""
 
 MAX_RESPONSE_BYTES = 67_108_864
 """Room for archives that raise max_response_bytes above TorchServe's stock limit."""
@@ -29,7 +29,7 @@ class ServeOptions:
     ``environment`` is added to the curated environment of the server (the AIP_* variables of a replica).
     ``work_folder`` receives configuration, logs and temporary files and stays; None makes a private one that
     is removed at the stop. ``start_seconds`` is the longest wait for the warm-up picture; ``warm_up=False``
-    is satisfied with a READY worker. ``maximum_load_failures`` loads may fail before the start is given up.
+    waits for a READY worker only. ``maximum_load_failures`` loads may fail before the start is given up.
     ``python`` is the interpreter of server and worker, None this one.
     ``foreign`` also runs an archive that is not marquee's at all, as Google does; only the local cloud does.
     """

@@ -1,4 +1,4 @@
-"""Looking after a server while it serves: a worker that died, one that came back, one that keeps dying."""
+"""Watches a running server and reports workers that die, come back or keep dying."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOPELESS_DEATHS = 5
 
 
 def watch(server: RunningServer, stopping: threading.Event) -> Iterator[str]:
-    """One sentence for each thing that happens, until ``stopping`` is set.
+    """Yield one sentence for each death and each return of a worker, until ``stopping`` is set.
 
     Deaths are known from the processes (worker_reports.py), never from a log, which clients can write into.
     Raises MarqueeError when the server has ended, or its worker died again and again.

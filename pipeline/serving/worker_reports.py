@@ -32,7 +32,7 @@ class WorkerEnd:
 
     @property
     def cause(self) -> str:
-        """Exit code or signal, in words."""
+        """The exit code or signal, as a phrase for a message."""
         if self.stopped:
             return "TorchServe ended it, as it does when a call takes longer than responseTimeout"
         if self.code is None:

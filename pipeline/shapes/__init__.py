@@ -1,1 +1,1 @@
-"""The embedded model: what it draws, how it is trained, and how its pictures are judged."""
+"""The embedded model: its pictures, its training, and the judge of its pictures."""

@@ -32,7 +32,7 @@ class Verdict:
     overlap: float
 
     def matches(self, caption: Caption) -> bool:
-        """Whether the picture shows what the caption asks for, in all three words."""
+        """Whether the picture shows what the caption asks for, in foreground, shape and background."""
         return Caption(self.foreground or "", self.shape or "", self.background) == caption
 
 

@@ -1,4 +1,4 @@
-"""Asking a served folder for all 224 captions and counting what it got right."""
+"""Draws all 224 captions with a served folder and counts the right pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares of right answers, 0 to 1; ``wrong`` lists what was not right in all three words."""
+    """Shares of right answers, 0 to 1; ``wrong`` lists each picture with a mistake."""
 
     foreground: float
     background: float

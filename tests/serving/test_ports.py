@@ -44,7 +44,7 @@ def test_one_port_for_two_servers_is_refused(one: str, other: str, bind: str) ->
 @pytest.mark.parametrize("port", [-1, 65536, 10**9])
 @pytest.mark.parametrize("flag", ["--port", "--management-port", "--metrics-port"])
 def test_what_is_no_port_is_refused(flag: str, port: int) -> None:
-    with pytest.raises(MarqueeError, match=f"^{flag} {port} is no port") as caught:
+    with pytest.raises(MarqueeError, match=f"^{flag} {port} is not a port") as caught:
         choose_ports(ServeOptions(**{field_of(flag): port}))
     assert "from 1 to 65535" in str(caught.value.cure)
 
@@ -61,7 +61,10 @@ def test_a_privileged_port_is_refused_by_its_flag() -> None:
     if least <= 80:
         pytest.skip(f"anybody may listen on ports from {least} here")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "--port 80 needs rights this user has not | take one above 1023: --port 8080\n"
+    assert (
+        done.stdout
+        == "--port 80 needs rights that this user does not have | take one above 1023: --port 8080\n"
+    )
 
 
 def test_nobody_can_connect_to_the_grpc_servers() -> None:

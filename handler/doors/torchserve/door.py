@@ -54,7 +54,7 @@ class Door:
         self._gate = Gate(os.environ.get("MARQUEE_DRAIN_FILE"))
 
     def initialize(self, context: Context) -> None:
-        """Load and warm up; raises RuntimeError, a failed load to TorchServe, that says what is wrong."""
+        """Load and warm up; raises RuntimeError, which TorchServe takes for a failed load."""
         properties = context.system_properties
         try:
             with ThreadPoolExecutor(1, "marquee-load") as loading:

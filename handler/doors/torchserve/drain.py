@@ -1,8 +1,8 @@
 """New requests are refused before a stop, so that running ones can finish.
 
-TorchServe has no drain. Whoever starts it may set MARQUEE_DRAIN_FILE to a path that nobody else can guess; a
+TorchServe has no drain. The program that starts TorchServe may set MARQUEE_DRAIN_FILE to a secret path. A
 request whose one instance is ``{"drain": <that file's name>}`` closes the gate. TorchServe's queue keeps the
-order, so what came before it is drawn, what comes after it is refused; the file closes other workers' gates.
+order, so earlier requests are drawn and later ones refused. The file closes the gates of other workers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Gate:
         return bool(body == {"instances": [{"drain": self._file.name}]})
 
     def close(self, running: int) -> dict[str, Any]:
-        """Close it, and answer which process did so and how many other requests it is still drawing."""
+        """Close it, and answer with this process's id and how many other requests it is still drawing."""
         if self._file is not None:
             self._file.touch()
         return {"predictions": [{"pid": os.getpid(), "running": running}]}

@@ -1,7 +1,7 @@
 """The engine's numbers as TorchServe metrics, which its frontend shows to Prometheus.
 
 Each value travels as a log line of the worker, so they go out at most once a second while pictures are drawn.
-The frontend drops metrics it was not told of: it needs ``model_metrics_auto_detect=true`` (0.11 and newer) or
+The frontend drops metrics it does not know: it needs ``model_metrics_auto_detect=true`` (0.11 and newer) or
 a metrics file.
 """
 
@@ -25,7 +25,7 @@ class Publisher:
     def __init__(self, engine: Engine, metrics: Any, model_name: str) -> None:
         self._engine = engine
         self._dimensions = [model_name]
-        # The warm-up is nobody's request.
+        # The warm-up is no client's request, so it is not counted.
         self._published: dict[str, int] = {name: engine.metrics.counts[name] for name in COUNTERS}
         engine.metrics.drain()
         self._last = time.monotonic()

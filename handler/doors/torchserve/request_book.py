@@ -1,7 +1,7 @@
 """The open requests of TorchServe's worker, which asks for answers from one thread, call after call.
 
-``call`` waits for a moment, one iteration of continuous batching; ``finish_all`` is one plain batch. While
-nobody calls, nobody can tell that a client has hung up, so drawing pauses a second after the last call.
+``call`` is one iteration of continuous batching and returns soon; ``finish_all`` is one plain batch. A client
+that has hung up is reported only in the next call, so drawing pauses a second after the last call.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 Reply = TypeVar("Reply")
 
 CALL_SECONDS = 0.05
-"""The longest a newcomer waits for the call before it to end, where steps are short."""
+"""How long a call lasts at most where steps are short; a new request waits for its end."""
 
 LONGEST_CALL_SECONDS = 0.25
 STEP_SHARE = 0.05
-"""Where steps take seconds a call may last this share of one: a newcomer must wait for its end anyhow."""
+"""Where steps take seconds, a call may last this share of a step: a new request waits for the step anyhow."""
 
 LEASE_SECONDS = 1.0
-"""How long the engine draws on after a call should have come."""
+"""How long the engine goes on drawing when the next call does not come."""
 
 TOOK_TOO_LONG = Failure(
     504,
@@ -58,15 +58,15 @@ class RequestBook(Generic[Reply]):
         return list(self._open)
 
     def admit(self, name: str, jobs: Sequence[Job], make_reply: MakeReply[Reply]) -> None:
-        """Opens a request. Where one of its jobs is refused none is taken, and the request is answered.
+        """Opens a request. Where one of its jobs is refused, no job is drawn, and the reply is the refusal.
 
-        The next call hands such an answer over, while the HTTP status can still say so.
+        The next call returns that reply, when the HTTP status has not been sent yet.
         """
         self._open[name] = self._answers.answer(jobs, make_reply)
         self._open[name].reply.add_done_callback(lambda _: self._news.set())
 
     def cancel(self, name: str) -> None:
-        """The request's caller is gone: its places are free before the next step."""
+        """Drops a request whose client has hung up; its places are free before the next step."""
         self._open.pop(name).cancel()
 
     def abandon(self) -> None:
@@ -76,7 +76,7 @@ class RequestBook(Generic[Reply]):
 
     @property
     def call_seconds(self) -> float:
-        """How long a call may wait: each costs TorchServe work on the cores that draw."""
+        """How long a call may wait. Each call costs TorchServe work on the cores that draw."""
         return max(CALL_SECONDS, min(LONGEST_CALL_SECONDS, STEP_SHARE * self.engine.pace.step_seconds))
 
     def call(self, seconds: float) -> Mapping[str, Reply]:
@@ -92,7 +92,7 @@ class RequestBook(Generic[Reply]):
             self._news.wait(left)
 
     def finish_all(self, seconds: float = math.inf) -> Mapping[str, Reply]:
-        """Waits until every open request is answered; what is not drawn after ``seconds`` fails alone."""
+        """Waits until every open request is answered. One that is not drawn after ``seconds`` fails alone."""
         end = time.monotonic() + seconds
         answers: dict[str, Reply] = {}
         while self._open:

@@ -29,7 +29,7 @@ from handler.model.model import Model
 
 
 def main() -> None:
-    """Compile what the first argument names."""
+    """Compile the model that the first argument names."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     root = Path(sys.argv[1])
     settings = load_settings(root / "model-config.yaml")

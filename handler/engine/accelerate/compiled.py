@@ -1,7 +1,7 @@
 """A UNet compiled ahead of time that travels in the archive, so that a cold start does not pay for it.
 
 It is AOTInductor's, with the weights folded in: a shared library on a CPU (``compiled/unet.so``), a package
-on a GPU (``compiled/unet.pt2``). ``compiled/key.json`` says what it was made for. Anything that does not
+on a GPU (``compiled/unet.pt2``). ``compiled/key.json`` names its machine and versions. Anything that does not
 match means the plain UNet and one line in the log.
 """
 
@@ -47,7 +47,7 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm_{major}{minor} cuda {torch.version.cuda}"
-    # The compiler is told -march=native: on a processor with less, its code would end the worker. An older
+    # Compiled with -march=native: on a processor with less, its code would end the worker. An older
     # torch than the compiler's cannot list instruction sets and need not: its version differs.
     features: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = sorted(name for name, present in features.items() if present is True)
@@ -109,7 +109,7 @@ class CompiledUNet(AcceleratedUNet):
 def with_compiled_unet(model: Model, root: Path) -> Model:
     """The model with the archive's compiled UNet where there is one for this machine, else as it is.
 
-    Raises DigestError where compiled/ is not what the archive was built with: its code is about to run.
+    Raises DigestError where compiled/ differs from the built archive, because its code is about to run.
     """
     path = root / FOLDER / KEY
     if not path.is_file():

@@ -34,7 +34,7 @@ class Lanes:
             with self.all_cores():
                 return [function(parts[0])]
         calls = [self._pool.submit(_inferring, function, part) for part in parts]
-        wait(calls)  # whoever tries again after an error must not meet a call that still runs
+        wait(calls)  # after an error no call may still run when the caller tries again
         return [call.result() for call in calls]
 
     def split(self, rows: Sequence[Part]) -> list[Sequence[Part]]:
