@@ -13,6 +13,9 @@ from dataclasses import dataclass
 MARKED = re.compile(rb"\x80[\x02-\x05]")  # how protocols 2 to 5 begin
 # GLOBAL and INST are a letter and a module's name on one line, and what is taken from it alone on the next.
 TAKEN = re.compile(rb"\n(?=[A-Za-z_][\w.]*\n)")
+# The argument of GLOBAL and INST in pickletools: a module and what is taken from it.
+IMPORTABLE = re.compile(r"[^\W\d][\w.]* [^\W\d][\w.]*")
+NAMING = frozenset({"GLOBAL", "INST"})
 MODULE_BYTES = f"{string.ascii_letters}{string.digits}_.".encode()
 LETTER = re.compile(rb"[ci](?=[A-Za-z_])")
 LONGEST_MODULE = 4096
@@ -93,14 +96,21 @@ def _read(content: bytes, start: int) -> _Read:
     reader.seek(start)
     names: list[str] = []
     try:
-        for opcode, _, _ in pickletools.genops(reader):
-            names.append(opcode.name)
+        for opcode, argument, _ in pickletools.genops(reader):
+            names.append(_name(opcode.name, argument))
             if len(names) * WORK_PER_OPCODE > MOST_WORK:
                 break
     except (ValueError, OverflowError, MemoryError, struct.error):
         pass
     end = reader.tell()
     return _Read(tuple(names), names[-1:] == ["STOP"], end, len(names) * WORK_PER_OPCODE + end - start)
+
+
+def _name(opcode: str, argument: object) -> str:
+    """The opcode's name; of one that takes words of plain text for a module, a name of its own."""
+    if opcode in NAMING and not IMPORTABLE.fullmatch(str(argument)):
+        return f"{opcode} of text"
+    return opcode
 
 
 def _is_sound(content: bytes, start: int) -> bool:

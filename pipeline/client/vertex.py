@@ -101,15 +101,18 @@ class VertexEndpoint:
         return Reply(answer.status, answer.content.decode("utf-8", "replace"), answer.headers, served_by)
 
 
-def token_auth(credentials: Any) -> Callable[[httpx.Request], httpx.Request]:
+def token_auth(credentials: Any, local_origin: str = "") -> Callable[[httpx.Request], httpx.Request]:
     """An httpx ``auth`` that puts a fresh token of google-auth's credentials on each request.
 
-    Only on those that go over TLS to Google or to this machine: raises MarqueeError for any other host.
+    Only on those that go over TLS to Google or to this machine, or to ``local_origin``, a local cloud's address
+    such as ``http://127.0.0.1:8443``: raises MarqueeError for any other host.
     """
     from google.auth.transport.requests import Request
 
     def authorize(request: httpx.Request) -> httpx.Request:
-        if request.url.scheme != "https" or not _TOKEN_HOSTS.fullmatch(request.url.host):
+        origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
+        over_tls = request.url.scheme == "https" and _TOKEN_HOSTS.fullmatch(request.url.host)
+        if not over_tls and origin != local_origin:
             where = f"{request.url.scheme}://{request.url.host}"
             raise MarqueeError(
                 f"{where} is not a host of Google, so the token is not sent there",

@@ -139,7 +139,7 @@ def _local(config: DeployConfig, running: Running) -> Connection:
         models=ModelServiceClient(transport=_transport(ModelServiceClient, channel)),
         endpoints=EndpointServiceClient(transport=_transport(EndpointServiceClient, channel)),
         web=httpx.Client(
-            auth=token_auth(credentials),
+            auth=token_auth(credentials, running.accounts),
             verify=ssl.create_default_context(cafile=running.ca_file),
             trust_env=False,
         ),

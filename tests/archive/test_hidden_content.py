@@ -19,6 +19,7 @@ from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.inspection import inspect_archive
 from pipeline.archive.layout import PICKLE_SUFFIXES
 from pipeline.archive.manifest import manifest_bytes
+from pipeline.archive.pickles import content_problem
 from pipeline.progress import Silent
 
 UNET = "model/unet/diffusion_pytorch_model.safetensors"
@@ -240,3 +241,10 @@ def test_a_good_archive_stays_good(archive: Path, tmp_path: Path) -> None:
     assert problems(archive, tmp_path) == ""
     sums = read_members(archive)["MAR-INF/SHA256SUMS"].decode()
     assert f"{hashlib.sha256(manifest_bytes()).hexdigest()}  MAR-INF/MANIFEST.json" in sums
+
+
+def test_a_manual_page_is_no_pickle() -> None:
+    """From tqdm's own; its lines read as the opcodes MARK, INST and STOP, but name no module."""
+    page = b".TP\n(initialisation,\niterating, and updating).\n.TP\n\\-\\-nrows=\\f[I]nrows\\f[]\n"
+    assert content_problem("packages/tqdm/tqdm.1", len(page), page) == ""
+    assert "a pickle" in content_problem("packages/x/y.1", 30, b"text\n(S'true'\nios\nsystem\n.\n")
