@@ -104,7 +104,7 @@ class VertexEndpoint:
 def token_auth(credentials: Any, local_origin: str = "") -> Callable[[httpx.Request], httpx.Request]:
     """An httpx ``auth`` that puts a fresh token of google-auth's credentials on each request.
 
-    Only on those that go over TLS to Google or to this machine, or to ``local_origin``, a local cloud's address
+    Only on those that go over TLS to Google or this machine, or to ``local_origin``, a local cloud's address,
     such as ``http://127.0.0.1:8443``: raises MarqueeError for any other host.
     """
     from google.auth.transport.requests import Request
