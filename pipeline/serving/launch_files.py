@@ -24,6 +24,7 @@ JVM_FLAGS = (
 
 CONTROL = "control"
 MANAGEMENT_SOCKET = "management.sock"
+INFERENCE_SOCKET = "inference.sock"
 WORKER_SOCKET = "workers.sock"
 WORKER_PROGRAM = "python"
 
@@ -76,10 +77,16 @@ LOG4J2 = """\
 """
 
 
-def config_properties(options: ServeOptions, ports: Ports, folder: Path) -> str:
-    """The text of config.properties. Only the inference address may leave loopback."""
+def config_properties(options: ServeOptions, ports: Ports, folder: Path, behind_front: bool = False) -> str:
+    """The text of config.properties. Only the inference address may leave loopback.
+
+    ``behind_front``: the front listens there, and TorchServe on a socket file in the private folder.
+    """
+    inference = f"unix:{folder / CONTROL / INFERENCE_SOCKET}"
+    if not behind_front:
+        inference = f"http://{options.bind_address}:{ports.inference}"
     lines = [
-        f"inference_address=http://{options.bind_address}:{ports.inference}",
+        f"inference_address={inference}",
         f"management_address={management_address(ports, folder)}",
         f"metrics_address=http://127.0.0.1:{ports.metrics}",
         f"grpc_inference_address={ports.grpc_address}",
@@ -119,7 +126,9 @@ def heap_flag() -> str:
     return f"-Xmx{heap_bytes(total_memory()) // MEBIBYTE}m"
 
 
-def write_launch_files(options: ServeOptions, ports: Ports, mar: Path, folder: Path) -> None:
+def write_launch_files(
+    options: ServeOptions, ports: Ports, mar: Path, folder: Path, behind_front: bool = False
+) -> None:
     """Fill ``folder`` with what TorchServe needs, in place of an earlier run's.
 
     The archive is copied and the copy verified (pipeline.archive.verification): raises RefusedArchive.
@@ -128,7 +137,8 @@ def write_launch_files(options: ServeOptions, ports: Ports, mar: Path, folder: P
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True, mode=0o700 if name == CONTROL else 0o777)
     verified_copy(mar, folder / "model-store" / "model.mar", foreign=options.foreign)
-    (folder / "config.properties").write_text(config_properties(options, ports, folder), encoding="utf-8")
+    text = config_properties(options, ports, folder, behind_front)
+    (folder / "config.properties").write_text(text, encoding="utf-8")
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
     _write_worker_program(folder / CONTROL, str(options.python or sys.executable))
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.archive.model_config import CONTINUOUS_BATCHING
 from pipeline.archive.plain_yaml import MAX_YAML_BYTES, NotPlain, read_mapping
 from pipeline.archive.regular import special_kind
 from pipeline.archive.zip_structure import printable
@@ -34,7 +35,8 @@ SOCKET_NAME = "control/management.sock"  # the longest of the names in use
 class ArchiveFacts:
     """What the checks need to know of an archive: sizes of its unpacked files and its own, in bytes.
 
-    ``workers``: how many processes TorchServe starts for it, each with the whole model.
+    ``workers``: how many processes TorchServe starts for it, each with the whole model. ``continuous``: it
+    asks for continuousBatching.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class ArchiveFacts:
     weight_bytes: int
     archive_bytes: int = 0
     workers: int = 1
+    continuous: bool = False
 
 
 def check_archive(mar: Path) -> ArchiveFacts:
@@ -69,7 +72,10 @@ def check_archive(mar: Path) -> ArchiveFacts:
     _check_handler(mar, manifest, {member.filename for member in members})
     weights = sum(member.file_size for member in members if member.filename.endswith(".safetensors"))
     unpacked = sum(member.file_size for member in members)
-    return ArchiveFacts(mar, unpacked, weights, mar.stat().st_size, worker_count(settings, mar))
+    # Anything but false counts: the front that such an archive gets is right for every other as well.
+    continuous = settings.get(CONTINUOUS_BATCHING) not in (None, False)
+    workers = worker_count(settings, mar)
+    return ArchiveFacts(mar, unpacked, weights, mar.stat().st_size, workers, continuous)
 
 
 def _check_handler(mar: Path, manifest: object, names: set[str]) -> None:

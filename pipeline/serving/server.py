@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.serving.drain import close_and_wait
+from pipeline.serving.front import Front
 from pipeline.serving.launch_files import management_address
 from pipeline.serving.processes import end_processes
 from pipeline.serving.settings import Ports, ServeOptions
@@ -23,7 +24,8 @@ CALLABLE = {"0.0.0.0": "127.0.0.1"}
 class RunningServer:
     """``folder`` holds configuration and logs; ``drain_file``'s name is a secret shared with the handler.
 
-    ``own_folder`` is set where that folder was made for this server and goes with it.
+    ``own_folder`` is set where that folder was made for this server and goes with it. ``front`` is set where
+    the archive batches continuously: clients then talk to it, and it to TorchServe.
     """
 
     options: ServeOptions
@@ -33,6 +35,7 @@ class RunningServer:
     launcher: subprocess.Popen[bytes]
     reports: WorkerReports
     own_folder: WorkFolder | None = None
+    front: Front | None = None
 
     @property
     def url(self) -> str:
@@ -89,6 +92,8 @@ class RunningServer:
         drained = True
         if drain_seconds > 0 and self.is_running():
             drained = close_and_wait(self.predict_url, self.management_url, self.drain_file, drain_seconds)
+        if self.front is not None:
+            self.front.close()
         end_processes(self.launcher)
         self.reports.close()
         if self.own_folder is not None:

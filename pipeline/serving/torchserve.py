@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import MarqueeError
 from pipeline.serving.environment import server_environment
-from pipeline.serving.launch_files import CONTROL, WORKER_SOCKET, write_launch_files
+from pipeline.serving.front import Front
+from pipeline.serving.launch_files import CONTROL, INFERENCE_SOCKET, WORKER_SOCKET, write_launch_files
 from pipeline.serving.ports import choose_ports
 from pipeline.serving.preflight import check_archive, check_folder, check_machine
 from pipeline.serving.processes import start_processes
@@ -29,8 +31,14 @@ def launch(mar: Path, options: ServeOptions | None = None) -> RunningServer:
     try:
         check_folder(folder, archive)
         check_machine(archive)
-        write_launch_files(options, ports, mar, folder)
-        return _start_in(folder, own, options, ports)
+        write_launch_files(options, ports, mar, folder, archive.continuous)
+        front = _start_front(folder, options, ports) if archive.continuous else None
+        try:
+            return _start_in(folder, own, options, ports, front)
+        except BaseException:
+            if front is not None:
+                front.close()
+            raise
     except BaseException:
         if own is not None:
             own.remove()
@@ -44,7 +52,22 @@ def _folder(options: ServeOptions) -> tuple[Path, WorkFolder | None]:
     return own.path, own
 
 
-def _start_in(folder: Path, own: WorkFolder | None, options: ServeOptions, ports: Ports) -> RunningServer:
+def _start_front(folder: Path, options: ServeOptions, ports: Ports) -> Front:
+    upstream = str(folder / CONTROL / INFERENCE_SOCKET)
+    front = Front(options.bind_address, ports.inference, upstream, options.max_request_bytes)
+    try:
+        front.start()
+    except OSError as error:  # the port was free when it was chosen
+        raise MarqueeError(
+            f"port {ports.inference} on {options.bind_address} cannot be taken: {error.strerror or error}",
+            "take another with --port, or 0 for any free one",
+        ) from error
+    return front
+
+
+def _start_in(
+    folder: Path, own: WorkFolder | None, options: ServeOptions, ports: Ports, front: Front | None
+) -> RunningServer:
     drain_file = folder / f"drain-{secrets.token_hex(16)}"
     reports = WorkerReports(folder / CONTROL / WORKER_SOCKET)
     try:
@@ -52,7 +75,7 @@ def _start_in(folder: Path, own: WorkFolder | None, options: ServeOptions, ports
     except BaseException:
         reports.close()
         raise
-    return RunningServer(options, ports, folder, drain_file, launcher, reports, own)
+    return RunningServer(options, ports, folder, drain_file, launcher, reports, own, front)
 
 
 def start(mar: Path, options: ServeOptions | None = None) -> RunningServer:
