@@ -70,7 +70,7 @@ def build(
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if built.packages_files:
-        from pipeline.containers.targets import start_cost_seconds
+        from pipeline.archive.target.targets import start_cost_seconds
 
         size = built.packages_size / 1e6
         print(f"packages        {size:.0f} MB, {built.packages_files} files; ", end="")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from pipeline.archive.target.targets import Target
 from pipeline.containers.fit import ABSENT
 from pipeline.containers.python39 import find_python39
-from pipeline.containers.targets import Target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
