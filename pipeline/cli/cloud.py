@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import asdict
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _run(command: list[str], running: Running) -> int:
     from pipeline.cloud.environment import child_environment
 
     try:
-        program = subprocess.Popen(command, env=child_environment(os.environ, running))
+        program = subprocess.Popen(command, env=child_environment(read_environment().variables, running))
     except OSError as error:
         raise MarqueeError(f"cannot run {command[0]}: {error.strerror}") from None
     while True:
