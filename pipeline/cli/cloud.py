@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import panels
 from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 
@@ -40,7 +41,7 @@ fault = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     cloud.add_typer(fault, name="fault")
-    app.add_typer(cloud, name="cloud")
+    app.add_typer(cloud, name="cloud", rich_help_panel=panels.CLOUD)
 
 
 @cloud.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli import panels
 from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
 from pipeline.errors import MarqueeError
 
@@ -31,9 +32,9 @@ FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    app.command()(serve)
-    app.command()(predict)
-    app.command()(demo)
+    app.command(rich_help_panel=panels.SERVE)(serve)
+    app.command(rich_help_panel=panels.SERVE)(predict)
+    app.command(rich_help_panel=panels.SERVE)(demo)
 
 
 def serve(
