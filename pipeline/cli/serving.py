@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import panels
+from pipeline.cli.prompts import meant_prompts
 from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
 from pipeline.errors import MarqueeError
 
@@ -125,6 +126,7 @@ def predict(
     from pipeline.client import Client
     from pipeline.deploy.smoke import find_client
 
+    prompts = meant_prompts(prompts)
     target = output or _default_output(output_format)
     fields = {
         "seed": seed,
