@@ -32,8 +32,8 @@ pip install -c constraints.txt -e '.[dev]'
 import sys
 
 from pipeline.archive.build import WHEEL_CACHE
-from pipeline.containers.targets import find_target, lock_text
-from pipeline.containers.wheels import fetch_wheels
+from pipeline.archive.target.targets import find_target, lock_text
+from pipeline.archive.target.wheels import fetch_wheels
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 

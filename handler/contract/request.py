@@ -76,6 +76,8 @@ def parse_body(body: Any, settings: Settings, draw_seed: Callable[[], int]) -> R
         return body
     if not isinstance(body, Mapping):
         return _refuse_body(body, 'the body must be a JSON object: {"instances": [...], "parameters": {...}}')
+    if "prompt" in body and "instances" not in body:
+        return _refuse_body(None, 'instances is missing; wrap it: {"instances": [{"prompt": ...}]}')
     return _Parser(settings, draw_seed).parse(body)
 
 

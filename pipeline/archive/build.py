@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.archive.compiling import compiled_members
 from pipeline.archive.digests import archive_digest, weights_digest
 from pipeline.archive.handler_source import find_handler, handler_members
-from pipeline.archive.hub import fetch_model, is_hub_id
+from pipeline.archive.hub import HubModel, fetch_model, is_hub_id
 from pipeline.archive.layout import CONFIG_FILE, CONTAINER_FILE, MANIFEST, Member, bytes_member
 from pipeline.archive.leftovers import ignored_weights
 from pipeline.archive.manifest import manifest_bytes
@@ -21,10 +21,10 @@ from pipeline.archive.model_folder import check_folder, file_names, model_member
 from pipeline.archive.regular import is_folder, special_kind
 from pipeline.archive.selection import Dtype, Selection
 from pipeline.archive.single_file import converted
+from pipeline.archive.target.bytecode import bytecode_members
+from pipeline.archive.target.packages import package_members
+from pipeline.archive.target.targets import Target, container_record, find_target
 from pipeline.archive.writer import write_archive
-from pipeline.containers.bytecode import bytecode_members
-from pipeline.containers.packages import package_members
-from pipeline.containers.targets import Target, container_record, find_target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -38,7 +38,7 @@ SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 class BuildConfig:
     """What to build: ``model`` is a diffusers folder, a checkpoint or a hub id; ``config`` is one's own.
 
-    ``container`` is a target of pipeline.containers; None: the packages are installed where it runs.
+    ``container`` is a target of target/targets.yaml; None: the packages are installed where it runs.
     ``compiled`` adds a UNet compiled for this machine. ``base`` has a checkpoint's configurations.
     """
 
@@ -168,7 +168,8 @@ def _model_folder(config: BuildConfig, progress: Progress) -> Iterator[Path]:
         with converted(path, config.base, embedded, config.out.resolve().parent, progress) as folder:
             yield folder
     elif is_hub_id(config.model):
-        yield fetch_model(config, progress)
+        wanted = HubModel(config.model, config.revision, config.dtype, config.safety_checker)
+        yield fetch_model(wanted, progress)
     else:
         raise MarqueeError(
             f"{config.model} is neither a folder nor a hub id of the form owner/name",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from pipeline.archive.layout import COMPILED_FOLDER, Member, file_member
 from pipeline.archive.writer import write_archive
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -43,7 +43,7 @@ def compiled_members(members: Sequence[Member], beside: Path, progress: Progress
 def _compile(root: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "handler.engine.accelerate.compile_unet", str(root)]
     as_served = {"GOMP_SPINCOUNT": "10000"}
-    environment = {**os.environ, **as_served, "PYTHONPATH": str(root)}
+    environment = {**read_environment().variables, **as_served, "PYTHONPATH": str(root)}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()[-LAST_LINES:]

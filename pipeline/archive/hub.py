@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.archive.layout import read_blocks
-from pipeline.archive.selection import select_files
+from pipeline.archive.selection import Dtype, select_files
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
-
-    from pipeline.archive.build import BuildConfig
 
 # Repositories that tutorials name and the hub no longer has; same files elsewhere (checked 2026-11-21).
 MOVED = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -24,22 +23,35 @@ MOVED = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusi
 SHA256_CHARACTERS = 64
 
 
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the hub, owner/name, and which of its files are wanted.
+
+    ``revision`` is a branch, tag or commit; None: its main branch.
+    """
+
+    repository: str
+    revision: str | None = None
+    dtype: Dtype = "keep"
+    safety_checker: bool = False
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the hub's form, owner/name."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
 
 
-def fetch_model(config: BuildConfig, progress: Progress) -> Path:
-    """Download the needed files of ``config.model`` at its revision; returns their folder.
+def fetch_model(wanted: HubModel, progress: Progress) -> Path:
+    """Download the files that serve; returns the folder they lie in.
 
     Raises MarqueeError for a repository, revision or network that is not there.
     """
     from huggingface_hub.constants import HF_HOME
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-    repository = config.model
+    repository = wanted.repository
     try:
-        info = _repository_info(repository, config.revision)
+        info = _repository_info(repository, wanted.revision)
         sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
         folder = Path(HF_HOME, "marquee", repository.replace("/", "--"), str(info.sha))
 
@@ -47,7 +59,7 @@ def fetch_model(config: BuildConfig, progress: Progress) -> Path:
             _download(f"{repository}@{info.sha}", name, folder, Silent())
             return json.loads((folder / name).read_text(encoding="utf-8"))
 
-        selection = select_files(sizes.keys(), read_json, config.dtype, safety_checker=config.safety_checker)
+        selection = select_files(sizes.keys(), read_json, wanted.dtype, safety_checker=wanted.safety_checker)
         _refuse(repository, selection.problems, selection.has_only_pickles)
         progress.start(f"downloading {repository}", sum(sizes[name] for name in selection.files))
         for name in selection.files:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pipeline.archive.selection import Dtype
+from pipeline.cli import panels
 
 if TYPE_CHECKING:
     from pipeline.archive.inspection import Inspection
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    app.command()(build)
-    app.command()(inspect)
-    app.command()(convert)
+    app.command(rich_help_panel=panels.BUILD)(build)
+    app.command(rich_help_panel=panels.BUILD)(inspect)
+    app.command(rich_help_panel=panels.BUILD)(convert)
 
 
 def build(
@@ -70,7 +71,7 @@ def build(
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if built.packages_files:
-        from pipeline.containers.targets import start_cost_seconds
+        from pipeline.archive.target.targets import start_cost_seconds
 
         size = built.packages_size / 1e6
         print(f"packages        {size:.0f} MB, {built.packages_files} files; ", end="")

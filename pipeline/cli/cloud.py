@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import asdict
 from datetime import datetime
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import panels
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ fault = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     cloud.add_typer(fault, name="fault")
-    app.add_typer(cloud, name="cloud")
+    app.add_typer(cloud, name="cloud", rich_help_panel=panels.CLOUD)
 
 
 @cloud.command()
@@ -129,7 +130,7 @@ def _run(command: list[str], running: Running) -> int:
     from pipeline.cloud.environment import child_environment
 
     try:
-        program = subprocess.Popen(command, env=child_environment(os.environ, running))
+        program = subprocess.Popen(command, env=child_environment(read_environment().variables, running))
     except OSError as error:
         raise MarqueeError(f"cannot run {command[0]}: {error.strerror}") from None
     while True:

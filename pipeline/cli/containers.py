@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import panels
+
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    app.command()(image)
-    app.command()(rehearse)
+    app.command(rich_help_panel=panels.BUILD)(image)
+    app.command(rich_help_panel=panels.BUILD)(rehearse)
 
 
 def image(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import panels
 from pipeline.cli.plans import print_deployed, print_plan, print_whole
 from pipeline.cli.target import (
     ArchiveOption,
@@ -55,7 +56,7 @@ _EXIT_UNPROVEN, _EXIT_UNKNOWN = 3, 4
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     for command in (plan, deploy, promote, rollback, status, teardown):
-        app.command()(command)
+        app.command(rich_help_panel=panels.DEPLOY)(command)
 
 
 def plan(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import panels
 from pipeline.cli.target import (
     ArchiveOption,
     Asked,
@@ -32,8 +33,8 @@ _MARKS = {"ok": "  ok     ", "notice": "  notice ", "problem": "  PROBLEM"}
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    app.command()(doctor)
-    app.command()(verify)
+    app.command(rich_help_panel=panels.DEPLOY)(doctor)
+    app.command(rich_help_panel=panels.DEPLOY)(verify)
 
 
 def doctor(

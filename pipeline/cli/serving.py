@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli import panels
+from pipeline.cli.prompts import meant_prompts
 from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
 from pipeline.errors import MarqueeError
 
@@ -32,9 +34,9 @@ FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
-    app.command()(serve)
-    app.command()(predict)
-    app.command()(demo)
+    app.command(rich_help_panel=panels.SERVE)(serve)
+    app.command(rich_help_panel=panels.SERVE)(predict)
+    app.command(rich_help_panel=panels.SERVE)(demo)
 
 
 def serve(
@@ -125,6 +127,7 @@ def predict(
     from pipeline.client import Client
     from pipeline.deploy.smoke import find_client
 
+    prompts = meant_prompts(prompts)
     target = output or _default_output(output_format)
     fields = {
         "seed": seed,

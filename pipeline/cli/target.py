@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 from pipeline.yaml_text import parse_yaml, read_yaml
 
@@ -94,7 +94,7 @@ def connected(asked: Asked, quiet: bool = False) -> Iterator[tuple[DeployConfig,
     config = asked.load()
     if not quiet:
         print(target_line(config), flush=True)
-    with connect(config, CloudFolder().running(), os.environ) as connection:
+    with connect(config, CloudFolder().running(), read_environment().variables) as connection:
         yield config, connection
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cloud.clock import UTC
 from pipeline.cloud.state import PROJECT_NUMBER
+from pipeline.rules.table import table
 
 if TYPE_CHECKING:
     import grpc
@@ -23,56 +24,12 @@ if TYPE_CHECKING:
 
 LIFETIME = timedelta(days=365)
 
-# google.cloud.aiplatform.constants.base.SUPPORTED_REGIONS of 2.7.0, by continent
-REGIONS = {
-    "africa": ("south1",),
-    "asia": (
-        "east1",
-        "east2",
-        "northeast1",
-        "northeast2",
-        "northeast3",
-        "south1",
-        "south2",
-        "southeast1",
-        "southeast2",
-    ),
-    "australia": ("southeast1", "southeast2"),
-    "europe": (
-        "central2",
-        "north1",
-        "north2",
-        "southwest1",
-        *(f"west{n}" for n in (1, 2, 3, 4, 6, 8, 9, 12)),
-    ),
-    "me": ("central1", "central2", "west1"),
-    "northamerica": ("northeast1", "northeast2"),
-    "southamerica": ("east1", "west1"),
-    "us": (
-        "central1",
-        "east1",
-        "east4",
-        "east5",
-        "east7",
-        "south1",
-        "west1",
-        "west2",
-        "west3",
-        "west4",
-        "west8",
-    ),
-}
-
 # A wildcard covers one label. Dedicated endpoints: ENDPOINT.REGION-PROJECT_NUMBER.prediction.vertexai.goog.
 NAMES = (
     "localhost",
     "*.googleapis.com",
     "*.storage.googleapis.com",
-    *(
-        f"*.{continent}-{part}-{PROJECT_NUMBER}.prediction.vertexai.goog"
-        for continent, parts in REGIONS.items()
-        for part in parts
-    ),
+    *(f"*.{region}-{PROJECT_NUMBER}.prediction.vertexai.goog" for region in table().regions),
 )
 
 

@@ -15,16 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 
 PROJECT = "marquee-local"
 PROJECT_NUMBER = "123456789012"
 _LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.05  # seconds
-
-
-def default_path() -> Path:
-    """The folder of the local cloud: $MARQUEE_CLOUD, or ~/.marquee/cloud."""
-    return Path(os.environ.get("MARQUEE_CLOUD") or Path.home() / ".marquee" / "cloud")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class CloudFolder:
     """Paths inside the folder, and the record of the process that serves it; only ``make`` makes them."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = _absolute(path or default_path())
+        self.path = _absolute(path or read_environment().cloud_folder)
         self.log = self.path / "cloud.log"
         self.faults = self.path / "faults.json"
         self.credentials = self.path / "credentials.json"

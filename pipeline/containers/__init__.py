@@ -1,1 +1,1 @@
-"""Where an archive runs: container targets as data, the packages they lack, an image of our own."""
+"""Where an archive runs: which containers fit it, an image of our own, the twin of a prebuilt container."""

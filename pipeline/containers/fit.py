@@ -19,7 +19,7 @@ from pipeline.archive.layout import (
     SUMS,
 )
 from pipeline.archive.model_config import CONTINUOUS_BATCHING
-from pipeline.containers.targets import Target, find_target, target_names
+from pipeline.archive.target.targets import Target, find_target, target_names
 from pipeline.rules import parse_prebuilt
 
 # What the prebuilt containers are not known to have (docs/prebuilt-rehearsal.md).

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pipeline.archive
-import pipeline.containers
 from pipeline.archive import build as steps
 from pipeline.archive.handler_source import find_handler
 from pipeline.archive.layout import CONFIG_FILE
@@ -68,9 +67,9 @@ def _build(container: str | None, root: Path, folder: Path, progress: Progress) 
 def _inputs(container: str | None, root: Path) -> str:
     """A digest of what decides the archive's bytes: model, settings, handler, the code that packs them."""
     model = root / steps.EMBEDDED_MODEL
-    code = [Path(package.__path__[0]) for package in (pipeline.archive, pipeline.containers)]
+    code = Path(pipeline.archive.__path__[0])
     digest = hashlib.sha256(f"{container}\n".encode())
-    for place in (model, find_handler(), *code):
+    for place in (model, find_handler(), code):
         for path in sorted(place.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(place).as_posix()} {_sha256(path)}\n".encode())

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from pipeline.archive.target.targets import Target
 from pipeline.containers.fit import ABSENT
 from pipeline.containers.python39 import find_python39
-from pipeline.containers.targets import Target
+from pipeline.environment import read_environment
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
@@ -26,7 +27,6 @@ CONTAINER_PACKAGES = (
     *("numpy<2", "Pillow>=9.1,<11", "PyYAML", "packaging", "filelock", "fsspec", "psutil"),
     *("typing-extensions", "enum-compat", "setuptools<80", "wheel"),
 )
-FOLDER_VARIABLE = "MARQUEE_REHEARSAL"
 INSTALL_TIMEOUT_SECONDS = 3600
 TWIN_OF = ("3.9", "2.4")  # the Python and torch of the targets whose twin it is
 _PLACE = "torchserve-"
@@ -51,18 +51,14 @@ class Twin:
         return {"PYTHONPATH": str(self.torchserve[self.newest]), "PYTHONNOUSERSITE": "1"}
 
 
-def rehearsal_folder() -> Path:
-    """Where the twin is kept: $MARQUEE_REHEARSAL, or ~/.cache/marquee/rehearsal."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "marquee" / "rehearsal")
-
-
 def prepare_twin(python: Path | None, versions: tuple[str, ...], progress: Progress) -> Twin:
     """Make the environment, or take the one of an earlier run; raises MarqueeError without a Python 3.9."""
-    folder = rehearsal_folder()
+    ours = read_environment()
+    folder = ours.rehearsal_folder
     environment = folder / "py39"
     inside = environment / "bin" / "python"
     if not _imports(inside, "sys"):
-        _run([str(find_python39(python, os.environ)), "-m", "venv", "--clear", str(environment)])
+        _run([str(find_python39(python, ours.variables)), "-m", "venv", "--clear", str(environment)])
     if not _imports(inside, "torch"):
         progress.note(
             f"making the twin in {folder}: {TORCH} and what it needs are gigabytes, downloaded once"
@@ -80,7 +76,7 @@ def prepare_twin(python: Path | None, versions: tuple[str, ...], progress: Progr
 
 def find_twin(target: Target | None) -> Twin | None:
     """The twin that an earlier `marquee rehearse` has made, where it has the target's Python and torch."""
-    folder = rehearsal_folder()
+    folder = read_environment().rehearsal_folder
     places = {path.name.removeprefix(_PLACE): path for path in folder.glob(f"{_PLACE}*[0-9]")}
     inside = folder / "py39" / "bin" / "python"
     if target is None or (target.python, target.torch) != TWIN_OF or not places or not inside.is_file():

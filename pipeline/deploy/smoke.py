@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline.client.errors import PredictionError, ServerUnreachable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Endpoint
 
 _NOTE_EVERY = 50
+_MOST_LISTED = 20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
 # The model is busy, wakes up, or was cut off by a deadline: none of it says that it draws wrongly.
 _BUSY = (408, 429, 502, 503, 504)
@@ -72,9 +74,19 @@ def find_client(connection: Connection, endpoint_id: str, patience: Patience = P
         endpoint = find_endpoint(connection, endpoint_id)
     if endpoint is None:
         raise MarqueeError(
-            f"there is no endpoint {endpoint_id} in {connection.region}", cure="marquee status"
+            f"there is no endpoint {endpoint_id} in {connection.region}; {_those_there_are(connection)}",
+            cure="marquee status",
         )
     return open_endpoint(connection, endpoint, patience)
+
+
+def _those_there_are(connection: Connection) -> str:
+    """The region's endpoints in words, by the last part of their names; at most _MOST_LISTED of them."""
+    with translating_google_errors("listing the endpoints"):
+        found = islice(connection.endpoints.list_endpoints(parent=connection.location), _MOST_LISTED + 1)
+        names = sorted(endpoint.name.rpartition("/")[2] for endpoint in found)
+    more = ", and more" if len(names) > _MOST_LISTED else ""
+    return "it has " + ", ".join(names[:_MOST_LISTED]) + more if names else "it has none"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The server's environment, made from this process's: the only file of pipeline/serving that reads it."""
+"""The server's environment, made from this process's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.environment import read_environment
 from pipeline.serving.settings import ServeOptions
 
 # No other variable is passed on: the caller's PYTHONPATH or TS_CONFIG_FILE must not change what is served.
@@ -31,7 +32,7 @@ def usable_cores() -> int:
 
 def server_environment(options: ServeOptions, folder: Path, drain_file: Path) -> dict[str, str]:
     """The whole environment of the TorchServe that runs in ``folder``."""
-    return _environment(os.environ, options, folder, drain_file)
+    return _environment(read_environment().variables, options, folder, drain_file)
 
 
 def _environment(

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pipeline.cloud.environment import child_environment
-from pipeline.cloud.state import CloudFolder, Running, default_path
+from pipeline.cloud.state import CloudFolder, Running
 from pipeline.errors import MarqueeError
 
 
@@ -32,9 +32,9 @@ def record(storage_port: int = 1001) -> Running:
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARQUEE_CLOUD", "/somewhere")
-    assert default_path() == Path("/somewhere")
+    assert CloudFolder().path == Path("/somewhere")
     monkeypatch.delenv("MARQUEE_CLOUD")
-    assert default_path() == Path.home() / ".marquee" / "cloud"
+    assert CloudFolder().path == Path.home() / ".marquee" / "cloud"
 
 
 def test_folder_is_its_owners(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.archive.target.targets import container_record, find_target
 from pipeline.containers.fit import container_log, misfits, read_contents, target_of
-from pipeline.containers.targets import container_record, find_target
 
 PREBUILT = "europe-docker.pkg.dev/vertex-ai/prediction/pytorch-gpu.2-4:latest"
 OWN = "us-central1-docker.pkg.dev/me/images/marquee:t4"

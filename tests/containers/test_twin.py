@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.archive.target.targets import find_target
 from pipeline.containers.python39 import find_python39
-from pipeline.containers.targets import find_target
 from pipeline.containers.twin import Twin, find_twin, rehearsed_in, start_torchserve
 from pipeline.errors import MarqueeError
 

@@ -14,10 +14,10 @@ import yaml
 
 from pipeline.archive.layout import CONTAINER_FILE, bytes_member
 from pipeline.archive.model_config import with_continuous_batching
-from pipeline.containers.bytecode import bytecode_members
-from pipeline.containers.packages import package_members, ships, wheel_members
-from pipeline.containers.targets import Target, Trim, container_record, find_target, lock_text, trim_rules
-from pipeline.containers.wheels import LockedPackage, fetch_wheels, parse_lock
+from pipeline.archive.target.bytecode import bytecode_members
+from pipeline.archive.target.packages import package_members, ships, wheel_members
+from pipeline.archive.target.targets import Target, Trim, container_record, find_target, lock_text, trim_rules
+from pipeline.archive.target.wheels import LockedPackage, fetch_wheels, parse_lock
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
 
@@ -100,8 +100,8 @@ def test_a_cached_wheel_is_taken_only_with_the_locked_digest(tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; from pathlib import Path;"
-        "from pipeline.containers.targets import find_target, lock_text;"
-        "from pipeline.containers.wheels import fetch_wheels; from pipeline.progress import Silent;"
+        "from pipeline.archive.target.targets import find_target, lock_text;"
+        "from pipeline.archive.target.wheels import fetch_wheels; from pipeline.progress import Silent;"
         "target = find_target('vertex-pytorch-gpu-2-4');"
         "fetch_wheels(target, lock_text(target), Path(sys.argv[1]), Silent())"
     )

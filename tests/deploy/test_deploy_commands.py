@@ -54,6 +54,9 @@ def test_from_plan_to_teardown(cloud: RehearsalCloud, archive: ArchiveFile, tmp_
     run("predict", "a red circle", "--endpoint", "marquee", "--seed", "3", "-o", str(picture))
     with Image.open(picture) as opened:
         assert opened.size == (64, 64)
+    unknown = marquee(cloud, "predict", "a red circle", "--endpoint", "marque")
+    assert (unknown.returncode, "there is no endpoint marque in" in unknown.stderr) == (1, True)
+    assert "; it has marquee\n" in unknown.stderr
     found = json.loads(run("status", "--json"))
     assert [model["traffic"] for model in found["deployed"]] == [100]
     assert found["dollars_per_hour"] == pytest.approx(2.116)

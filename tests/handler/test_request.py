@@ -163,6 +163,11 @@ def test_bodies_that_are_refused(body: Any) -> None:
     assert problems_of(body)
 
 
+def test_a_flat_body_is_told_to_wrap_its_fields() -> None:
+    (problem,) = problems_of({"prompt": "a cat", "seed": 1})
+    assert 'wrap it: {"instances": [{"prompt": ...}]}' in problem["message"]
+
+
 def test_every_problem_is_named_at_once_with_its_place() -> None:
     body = {
         "instances": [{"prompt": "a", "widht": 64}, {"prompt": 5, "seed": -1}, {"prompt": "fine"}],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping
+
+from pipeline.environment import read_environment
 
 
 class TrafficSplitter:
@@ -15,7 +16,7 @@ class TrafficSplitter:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        given = os.environ.get("MARQUEE_TRAFFIC_SEED") if seed is None else seed
+        given = read_environment().traffic_seed if seed is None else seed
         self._chance = random.Random(given)
 
     def choose(self, endpoint: str, split: Mapping[str, int]) -> str:

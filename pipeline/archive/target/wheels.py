@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.containers.targets import Target
+from pipeline.archive.target.targets import Target
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.archive.layout import PACKAGES_FOLDER, Member, bytes_member
-from pipeline.containers.targets import Target, Trim, lock_text, trim_rules
-from pipeline.containers.wheels import fetch_wheels
+from pipeline.archive.target.targets import Target, Trim, lock_text, trim_rules
+from pipeline.archive.target.wheels import fetch_wheels
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.errors import MarqueeError
 
+_FOLDER = files(__package__)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -77,11 +79,13 @@ def start_cost_seconds() -> float:
 
 def lock_text(target: Target) -> str:
     """The lock file of a target that has one."""
-    return files("pipeline.containers").joinpath(str(target.lock)).read_text(encoding="utf-8")
+    return _FOLDER.joinpath(str(target.lock)).read_text(encoding="utf-8")
 
 
 @cache
 def _document() -> Any:
     import yaml
 
-    return yaml.safe_load(files("pipeline.containers").joinpath("targets.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(
+        files("pipeline.archive.target").joinpath("targets.yaml").read_text(encoding="utf-8")
+    )

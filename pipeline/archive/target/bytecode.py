@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.archive.layout import PACKAGES_FOLDER, Member, bytes_member
-from pipeline.containers.targets import Target
+from pipeline.archive.target.targets import Target
 from pipeline.errors import MarqueeError
 
 COMPILE_TIMEOUT_SECONDS = 600
