@@ -77,6 +77,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
         **asdict(profile),
         "strict": settings.strict,
         "continuous": settings.continuous_batching,
+        "dtype_probe": asdict(model.dtype_probe) if model.dtype_probe else None,
         "max_batch": started.places.count,
         "batch_curve": {str(rows): milliseconds for rows, milliseconds in started.places.batch_curve.items()},
     }

@@ -112,6 +112,7 @@ def test_the_description_reports_places_and_curve(root: Path) -> None:
     engine = _engine_of(open_engine(root, SMALL).description)
     assert engine["max_batch"] in (1, 2, 4, 8, 16, 32)
     assert list(engine["batch_curve"])[:2] == ["1", "2"]
+    assert engine["dtype_probe"] is None, "the tiny model is narrow"
     strict = _engine_of(open_engine(root, Settings(defaults=SMALL.defaults, strict=True)).description)
     assert (strict["max_batch"], strict["batch_curve"]) == (8, {})
 
