@@ -111,9 +111,8 @@ def _read(file: Path | None) -> dict[str, Any]:
 def _probe_of(kept: Any, width: int) -> DtypeProbe | None:
     """None unless the cache holds two rates."""
     rates = [kept.get(f"{name}_gflops") for name in ("float32", "bfloat16")] if isinstance(kept, dict) else []
-    if not rates or not all(type(rate) is float and math.isfinite(rate) and rate > 0 for rate in rates):
-        return None
-    return DtypeProbe(width, *rates)
+    known = [rate for rate in rates if isinstance(rate, float) and math.isfinite(rate) and rate > 0]
+    return DtypeProbe(width, *known) if len(known) == 2 else None
 
 
 def _write(file: Path | None, kept: dict[str, Any]) -> None:
