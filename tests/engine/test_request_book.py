@@ -12,7 +12,7 @@ from tiny import layers, make_job
 
 from handler.contract.job import Failure, Job
 from handler.doors.torchserve.continuous import ReplyChunk
-from handler.doors.torchserve.request_book import RequestBook
+from handler.doors.torchserve.request_book import LONGEST_CALL_SECONDS, RequestBook
 
 Oracle = list[tuple[Job, torch.Tensor]]
 
@@ -200,3 +200,19 @@ def test_a_failure_after_the_first_word_ends_the_request_in_its_body(book: Reque
     until(lambda: not book.engine.busy)
     frontend.names = []
     assert frontend.draws_a_picture()
+
+
+def test_a_call_is_longer_while_every_place_is_taken(book: RequestBook[Answer], gate: Gate) -> None:
+    """Nobody can join before an answer, which ends the call; a client that hangs up is noticed in 0.25 s."""
+    gate.shut()
+    front = Frontend(book)
+    front.call(three=[long_job(seed) for seed in range(3)])
+    gate.wait()
+    assert book.call_seconds < LONGEST_CALL_SECONDS, "one place is free"
+    front.call(last=[long_job(3)])
+    gate.let(1)
+    assert book.call_seconds == LONGEST_CALL_SECONDS
+    front.hang_up("last")
+    front.call()
+    gate.let(1)
+    assert book.call_seconds < LONGEST_CALL_SECONDS

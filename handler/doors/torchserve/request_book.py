@@ -76,7 +76,12 @@ class RequestBook(Generic[Reply]):
 
     @property
     def call_seconds(self) -> float:
-        """How long a call may wait: each costs TorchServe work on the cores that draw."""
+        """How long a call may wait: each costs TorchServe work on the cores that draw.
+
+        Where all places are taken nobody could join before an answer, which ends the call.
+        """
+        if self.engine.live_count >= self.engine.options.max_live:
+            return LONGEST_CALL_SECONDS
         return max(CALL_SECONDS, min(LONGEST_CALL_SECONDS, STEP_SHARE * self.engine.pace.step_seconds))
 
     def call(self, seconds: float) -> Mapping[str, Reply]:
