@@ -214,7 +214,7 @@ def test_a_search_without_end_is_itself_refused(archive: Path, tmp_path: Path) -
         ("model/unet/config.json", b"\xff\xfe{\x00}\x00", "is not readable text"),
         ("model/tokenizer/merges.txt", b"a b\n\x00", "byte 4 is a control character"),
         ("model/tokenizer/merges.txt", b"words PK\x03\x04", "is a control character"),
-        ("handler/__init__.py", b"x = 1\n\x1b[2J", "is a control character"),
+        ("handler/contract/job.py", b"x = 1\n\x1b[2J", "is a control character"),
     ],
 )
 def test_text_files_are_text(archive: Path, tmp_path: Path, name: str, data: bytes, reason: str) -> None:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import hostile
+import hostile_server
 import httpx
 import pytest
 
@@ -61,12 +61,15 @@ def test_a_token_goes_nowhere_else(url: str) -> None:
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Same", "308 Same"])
 def test_a_redirect_takes_no_request_and_no_token_elsewhere(status: str) -> None:
     reached: list[socket.socket] = []
-    with hostile.serving(lambda connection, head: reached.append(connection)) as other:
-        redirect = hostile.sent(hostile.answer(b"", status, location=f"{other}/take?it"))
+    with hostile_server.serving(lambda connection, head: reached.append(connection)) as other:
+        redirect = hostile_server.sent(hostile_server.answer(b"", status, location=f"{other}/take?it"))
         headers = {"authorization": "Bearer s3cret"}
-        with hostile.serving(redirect) as url, httpx.Client(headers=headers, follow_redirects=True) as web:
+        with (
+            hostile_server.serving(redirect) as url,
+            httpx.Client(headers=headers, follow_redirects=True) as web,
+        ):
             assert post(web, url, b"{}", 30.0, 1000).status == int(status[:3])
-        with hostile.serving(redirect) as url, Client(url) as client:
+        with hostile_server.serving(redirect) as url, Client(url) as client:
             with pytest.raises(ServerFailed, match="redirects") as caught:
                 client.predict(["x"])
             assert caught.value.cure
@@ -79,9 +82,9 @@ def test_a_password_in_the_url_is_sent_and_never_named() -> None:
 
     def refuse(connection: socket.socket, head: bytes) -> None:
         heads.append(head)
-        connection.sendall(hostile.answer(b"{}", "500 Oops"))
+        connection.sendall(hostile_server.answer(b"{}", "500 Oops"))
 
-    with hostile.serving(refuse) as url:
+    with hostile_server.serving(refuse) as url:
         own = url.replace("http://", "http://me:s3cret@")
         with Client(own, patience=told) as client, pytest.raises(PredictionError):
             client.predict(["x"])

@@ -6,7 +6,7 @@ import tracemalloc
 import unicodedata
 from pathlib import Path
 
-import hostile
+import hostile_server
 import pytest
 
 from pipeline.cli import app, edge
@@ -17,24 +17,27 @@ IMPATIENT = Patience(deadline_seconds=0.8, attempts=1)
 ASKED = {"output_format": "jpeg", "width": 64, "height": 64}
 
 
-@pytest.mark.parametrize("name", hostile.ANSWERS)
+@pytest.mark.parametrize("name", hostile_server.ANSWERS)
 def test_the_client_raises_a_prediction_error_and_nothing_else(name: str) -> None:
-    patience = IMPATIENT if name in hostile.DRIPPING else Patience(deadline_seconds=60.0, attempts=1)
-    with hostile.serving(hostile.ANSWERS[name]) as url, Client(url, patience=patience) as client:
+    patience = IMPATIENT if name in hostile_server.DRIPPING else Patience(deadline_seconds=60.0, attempts=1)
+    with (
+        hostile_server.serving(hostile_server.ANSWERS[name]) as url,
+        Client(url, patience=patience) as client,
+    ):
         with pytest.raises(PredictionError) as caught:
             client.predict(["x"], ASKED)
         assert str(caught.value)
         assert len(str(caught.value)) < 150_000
 
 
-@pytest.mark.parametrize("name", hostile.ANSWERS)
+@pytest.mark.parametrize("name", hostile_server.ANSWERS)
 def test_predict_names_it_in_one_sentence_and_writes_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patience = IMPATIENT if name in hostile.DRIPPING else Patience(deadline_seconds=60.0, attempts=1)
+    patience = IMPATIENT if name in hostile_server.DRIPPING else Patience(deadline_seconds=60.0, attempts=1)
     monkeypatch.setattr(http_client, "Patience", lambda: patience)
     monkeypatch.chdir(tmp_path)
-    with hostile.serving(hostile.ANSWERS[name]) as url:
+    with hostile_server.serving(hostile_server.ANSWERS[name]) as url:
         size = ["--width", "64", "--height", "64"]
         code = edge.run(app, ["predict", "x", "--url", url, "-o", "drawn.jpg", *size])
     out, err = capsys.readouterr()
@@ -49,16 +52,19 @@ def test_predict_names_it_in_one_sentence_and_writes_nothing(
 
 
 def test_a_right_answer_passes_the_same_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with hostile.serving(hostile.sent(hostile.whole())) as url:
+    with hostile_server.serving(hostile_server.sent(hostile_server.whole())) as url:
         target = tmp_path / "drawn.jpg"
         assert edge.run(app, ["predict", "x", "--url", url, "-o", str(target), "--width", "64"]) == 0
-    assert target.read_bytes() == hostile.picture()
+    assert target.read_bytes() == hostile_server.picture()
     assert str(target) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["a gzip bomb", "an endless body", "a PNG of 20000 x 20000"])
 def test_a_large_answer_is_not_held_in_memory(name: str) -> None:
-    with hostile.serving(hostile.ANSWERS[name]) as url, Client(url, most_answer_bytes=4 << 20) as client:
+    with (
+        hostile_server.serving(hostile_server.ANSWERS[name]) as url,
+        Client(url, most_answer_bytes=4 << 20) as client,
+    ):
         tracemalloc.start()
         try:
             with pytest.raises(PredictionError):
@@ -71,16 +77,16 @@ def test_a_large_answer_is_not_held_in_memory(name: str) -> None:
 def test_a_gzipped_answer_within_the_limit_is_read() -> None:
     import gzip
 
-    body = gzip.compress(hostile.whole().partition(b"\r\n\r\n")[2])
-    answer = hostile.sent(hostile.answer(body, content_encoding="gzip"))
-    with hostile.serving(answer) as url, Client(url) as client:
+    body = gzip.compress(hostile_server.whole().partition(b"\r\n\r\n")[2])
+    answer = hostile_server.sent(hostile_server.answer(body, content_encoding="gzip"))
+    with hostile_server.serving(answer) as url, Client(url) as client:
         assert client.predict(["x"])[0].width == 64
 
 
 def test_a_key_that_stands_twice_is_named() -> None:
-    twice = hostile.ANSWERS["one key twice"]
+    twice = hostile_server.ANSWERS["one key twice"]
     named = pytest.raises(PredictionError, match="the key 'predictions' stands twice")
-    with hostile.serving(twice) as url, Client(url) as client, named:
+    with hostile_server.serving(twice) as url, Client(url) as client, named:
         client.predict(["x"])
 
 

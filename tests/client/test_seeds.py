@@ -8,7 +8,6 @@ from typing import Any
 import numpy
 import pytest
 
-from handler.contract.job import Job
 from handler.contract.request import Request, parse_body
 from handler.contract.settings import Settings
 from pipeline.client import InvalidRequest
@@ -31,7 +30,7 @@ def drawn(body: Any) -> list[int] | None:
     parsed = parse_body(plain, Settings(), lambda: RANDOM)
     if not isinstance(parsed, Request):
         return None
-    return [item.seed for item in parsed.items if isinstance(item, Job)]
+    return [job.seed for job in parsed.jobs]
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "as a batch line"])

@@ -67,7 +67,7 @@ def test_requests_join_and_leave_between_calls(book: RequestBook[Answer], oracle
         frontend.call()
     for name, pairs in wanted.items():
         *kept, last = frontend.chunks[name]
-        assert all(chunk == ReplyChunk(None, False) for chunk in kept)
+        assert kept == [ReplyChunk(None, False, opens=number == 0) for number in range(len(kept))]
         assert last.stop is (True if kept else None)
         assert last.reply is not None
         assert all(

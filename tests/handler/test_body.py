@@ -96,6 +96,6 @@ def test_a_number_of_thousands_of_digits_is_refused_at_once(number: str) -> None
 
 
 def test_torchserve_is_told_to_leave_bodies_to_the_handler() -> None:
-    import handler.doors.torchserve.door  # noqa: F401  (TorchServe's loader imports it before it reads a request)
+    import handler.marquee_handler  # noqa: F401  (TorchServe's loader imports it before it reads a request)
 
     assert os.environ["TS_DECODE_INPUT_REQUEST"] == "false"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from calls import post
-from hostile import (
+from attacks import (
     MARK,
     forging,
     reachable_ports,
@@ -16,6 +15,7 @@ from hostile import (
     statuses,
     write_evil_archives,
 )
+from calls import post
 
 from pipeline.serving.server import RunningServer
 from pipeline.serving.worker_state import UNIX, ask_management

