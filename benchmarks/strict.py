@@ -23,9 +23,9 @@ def strict_mode(root: Path, rounds: int) -> tuple[Ratio, str]:
     from handler.engine.start import start_engine
 
     fast, model, settings = load_engine(root)
-    strict = start_engine(model, replace(settings, strict=True), choose_profile(model, settings))
+    strict = start_engine(model, replace(settings, strict=True), choose_profile(model, settings)).engine
     twenty_steps = replace(MID, num_inference_steps=20)
-    work = jobs(twenty_steps, 2 * settings.max_batch, settings)
+    work = jobs(twenty_steps, 2 * settings.places, settings)
 
     def rate(engine: Engine) -> float:
         started = time.perf_counter()

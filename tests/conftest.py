@@ -137,6 +137,7 @@ def continuous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
     folder = tmp_path_factory.mktemp("continuous")
     config = (ROOT / "model_artifacts" / "model-config.yaml").read_text()
     config = re.sub(r"(?m)^(batchSize|continuousBatching|maxBatchDelay):.*\n", "", config)
+    config = re.sub(r"(?m)^  max_batch:.*$", "  max_batch: 8", config)
     (folder / "c.yaml").write_text("batchSize: 48\nmaxBatchDelay: 1\ncontinuousBatching: true\n" + config)
     built = build(
         BuildConfig(str(ROOT / "model_artifacts" / "shapes"), folder / "model.mar", folder / "c.yaml"),

@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from handler.contract.limits import Limits
 from handler.contract.problem import Refusal
-from handler.contract.settings import Limits
 
 STRUCTURE = "{[,"
 """Every JSON value but the first of its object or list has one of these before it."""

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from handler.contract.limits import Defaults, Limits
 from handler.contract.schedulers import SCHEDULERS
 
 OUTPUT_FORMATS = ("jpeg", "png", "webp")
 RESPONSES = ("image", "full")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 SWITCHES = ("auto", True, False)
+
+MOST_PLACES = 32
+"""The most pictures that ``max_batch: auto`` draws together; batchSize is written with room for them."""
+UNMEASURED_PLACES = 8
+"""What ``max_batch: auto`` means where nothing is measured: in strict mode, and where a step is slow."""
 
 COUNTED_KEYS = (
     "minWorkers",
@@ -41,49 +47,13 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What a request gets where it says nothing; the same names, units and ranges as in a request."""
-
-    negative_prompt: str = ""
-    num_inference_steps: int = 30
-    guidance_scale: float = 7.5
-    width: int = 512
-    height: int = 512
-    scheduler: str = "PNDM"
-    output_format: str = "jpeg"
-    quality: int = 90
-    response: str = "image"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may ask for at most; widths and heights in pixels.
-
-    ``max_request_bytes`` bounds a body: Vertex AI lets 10,000,000 bytes through to a dedicated endpoint
-    (pipeline/rules/rules.yaml). ``max_response_bytes`` bounds a reply: 6,553,500 bytes is TorchServe's stock
-    max_response_size, and it kills the worker for one byte more.
-    """
-
-    min_width: int = 32
-    min_height: int = 32
-    max_width: int = 1024
-    max_height: int = 1024
-    max_pixels: int = 1024 * 1024
-    max_num_inference_steps: int = 100
-    max_guidance_scale: float = 30.0
-    max_instances: int = 16
-    max_prompt_characters: int = 1000
-    max_request_bytes: int = 10_000_000
-    max_response_bytes: int = 6_553_500
-
-
-@dataclass(frozen=True)
 class Settings:
     """All that model-config.yaml fixes for the handler.
 
     ``device`` is auto, cpu or cuda; ``dtype`` auto, float32, float16 or bfloat16; ``channels_last`` auto,
-    True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together;
-    ``strict`` makes a picture's bits independent of the others'; a denoising step longer than
+    True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together,
+    auto measures how many pay (``handler.engine.places``); ``strict`` makes a picture's bits independent of
+    the others'; a denoising step longer than
     ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
     maxWorkers, batchSize, continuousBatching and responseTimeout (seconds; 120 where it is not said).
     """
@@ -95,13 +65,28 @@ class Settings:
     dtype: str = "auto"
     channels_last: bool | str = "auto"
     threads: int | str = "auto"
-    max_batch: int = 8
+    max_batch: int | str = "auto"
     strict: bool = False
     max_step_seconds: int = 240
     workers: int = 1
     batch_size: int = 1
     continuous_batching: bool = False
     response_timeout: int = 120
+
+    @property
+    def fixed_places(self) -> bool:
+        """Whether the live places are known without measuring."""
+        return self.strict or isinstance(self.max_batch, int)
+
+    @property
+    def places(self) -> int:
+        """``max_batch``, or what stands for auto where nothing is measured."""
+        return self.max_batch if isinstance(self.max_batch, int) else UNMEASURED_PLACES
+
+    @property
+    def most_places(self) -> int:
+        """The most live places there may be: what is prepared before they are measured."""
+        return self.places if self.fixed_places else MOST_PLACES
 
     @property
     def max_batch_seconds(self) -> float:
@@ -134,12 +119,10 @@ def parse_settings(document: Any) -> Settings:
         limits=_fill(Limits, own.get("limits", {}), "marquee.limits"),
         schedulers=_schedulers(own.get("schedulers", list(SCHEDULERS))),
         device=_choice(own.get("device", "auto"), ("auto", "cpu", "cuda"), "marquee.device"),
-        dtype=_choice(own.get("dtype", "auto"), ("auto", "float32", "float16", "bfloat16"), "marquee.dtype"),
-        channels_last=_choice(
-            own.get("channels_last", "auto"), ("auto", True, False), "marquee.channels_last"
-        ),
-        threads=_threads(own.get("threads", "auto")),
-        max_batch=_count(own.get("max_batch", 8), "marquee.max_batch"),
+        dtype=_choice(own.get("dtype", "auto"), DTYPES, "marquee.dtype"),
+        channels_last=_choice(own.get("channels_last", "auto"), SWITCHES, "marquee.channels_last"),
+        threads=_auto_or_count(own.get("threads", "auto"), "marquee.threads"),
+        max_batch=_auto_or_count(own.get("max_batch", "auto"), "marquee.max_batch"),
         strict=_choice(own.get("strict", False), (True, False), "marquee.strict"),
         max_step_seconds=_count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
         workers=top.get("maxWorkers", top.get("minWorkers", 1)),
@@ -207,14 +190,14 @@ def _choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
     return value
 
 
-def _count(value: Any, where: str) -> int:
+def _count(value: Any, where: str, otherwise: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(f"{where} is {value!r}; it must be a whole number, 1 or more")
+        raise SettingsError(f"{where} is {value!r}; it must be a whole number, 1 or more{otherwise}")
     return value
 
 
-def _threads(value: Any) -> int | str:
-    return "auto" if value == "auto" else _count(value, "marquee.threads")
+def _auto_or_count(value: Any, where: str) -> int | str:
+    return "auto" if value == "auto" else _count(value, where, ", or auto")
 
 
 def _schedulers(value: Any) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
     model = load_model(archive_root / "model", settings, devices[0] if devices else None)
     model = tune_for_gpu(with_compiled_unet(model, archive_root), settings)
     profile = choose_profile(model, settings)
-    engine = start_engine(model, settings, profile)
+    started = start_engine(model, settings, profile)
     loaded = Loaded(
         device=str(model.device),
         dtype=str(model.dtype).rpartition(".")[2],
@@ -73,6 +73,13 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
         archive_digest=archive_digest(archive_root),
         packages=packages_in_use(archive_root),
     )
-    running = {**asdict(profile), "strict": settings.strict, "continuous": settings.continuous_batching}
+    running = {
+        **asdict(profile),
+        "strict": settings.strict,
+        "continuous": settings.continuous_batching,
+        "dtype_probe": asdict(model.dtype_probe) if model.dtype_probe else None,
+        "max_batch": started.places.count,
+        "batch_curve": {str(rows): milliseconds for rows, milliseconds in started.places.batch_curve.items()},
+    }
     description = describe(loaded, settings, running)
-    return Opened(engine, model, settings, profile, description, torch.get_num_threads())
+    return Opened(started.engine, model, settings, profile, description, torch.get_num_threads())

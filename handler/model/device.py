@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from handler.contract.settings import Settings
+from handler.model.dtype_probe import DtypeProbe, probe_dtypes
 
 
 def choose_device(wanted: str, gpu_id: int | None) -> torch.device:
@@ -22,8 +23,19 @@ def choose_device(wanted: str, gpu_id: int | None) -> torch.device:
     return torch.device("cuda", gpu_id or 0)
 
 
+def choose_dtype_by_probe(settings: Settings, device: torch.device, width: int) -> DtypeProbe | None:
+    """The measured rates by which a CPU's dtype is chosen; None where nothing is to be measured.
+
+    That is so where model-config.yaml names the dtype, on a GPU, for a UNet whose widest block has few
+    channels (``width``), and in strict mode: replicas on different machines must agree.
+    """
+    if settings.dtype != "auto" or settings.strict or device.type != "cpu":
+        return None
+    return probe_dtypes(width)
+
+
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """float32 on a CPU, bfloat16 on GPUs that compute in it (capability 8.0 and up), else float16."""
+    """Without rates: float32 on a CPU, bfloat16 on GPUs that compute in it (8.0 and up), else float16."""
     if wanted != "auto":
         dtype = getattr(torch, wanted)
         assert isinstance(dtype, torch.dtype)

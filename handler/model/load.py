@@ -19,7 +19,7 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from safetensors import SafetensorError, safe_open
 
 from handler.contract.settings import Settings
-from handler.model.device import choose_channels_last, choose_device, choose_dtype
+from handler.model.device import choose_channels_last, choose_device, choose_dtype, choose_dtype_by_probe
 from handler.model.digest import check_digests, file_digests, weights_digest
 from handler.model.model import Model
 
@@ -53,13 +53,14 @@ def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> M
     digests = file_digests(folder)
     check_digests(folder.parent, folder.name, digests)
     device = choose_device(settings.device, gpu_id)
-    dtype = choose_dtype(settings.dtype, device)
-    channels_last = choose_channels_last(settings.channels_last, dtype)
     parts = {
         "unet": _empty(diffusers.UNet2DConditionModel, folder / "unet"),
         "vae": _empty(diffusers.AutoencoderKL, folder / "vae"),
         "text_encoder": _empty_text_encoder(folder / "text_encoder"),
     }
+    probe = choose_dtype_by_probe(settings, device, max(parts["unet"].config.block_out_channels))
+    dtype = probe.dtype if probe else choose_dtype(settings.dtype, device)
+    channels_last = choose_channels_last(settings.channels_last, dtype)
     for name, module in parts.items():
         _fill(module, name, folder / name, device, dtype)
         module.requires_grad_(False).eval()
@@ -72,6 +73,7 @@ def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> M
         dtype=dtype,
         channels_last=channels_last,
         weights_digest=weights_digest(digests),
+        dtype_probe=probe,
         **parts,
     )
 

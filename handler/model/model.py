@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from handler.model.dtype_probe import DtypeProbe
+
 
 class Size(NamedTuple):
     """Rows and columns of a latent: pixels divided by ``Model.latent_factor``."""
@@ -66,6 +68,8 @@ class Model:
     dtype: torch.dtype
     channels_last: bool
     weights_digest: str
+    dtype_probe: DtypeProbe | None = None
+    """The rates that chose ``dtype``; None where nothing was measured."""
 
     @property
     def latent_factor(self) -> int:

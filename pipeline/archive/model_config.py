@@ -22,6 +22,8 @@ MODEL_SUFFIXES = (".json", ".safetensors", ".txt")
 CONTINUOUS_BATCHING = "continuousBatching"
 # Requests TorchServe may hand to the engine for each picture drawn at a time: it queues them by deadline.
 REQUESTS_PER_PLACE = 6
+# The most places that max_batch: auto chooses (handler/contract/settings.py); strict mode measures nothing.
+AUTO_PLACES, STRICT_PLACES = 32, 8
 # The handler package is a separate program, so its own parser runs in a process of its own.
 CHECK = """
 import json, sys
@@ -110,7 +112,11 @@ def with_continuous_batching(content: bytes, on: bool) -> bytes:
     document = yaml.safe_load(content)
     if not isinstance(document, dict) or bool(document.get(CONTINUOUS_BATCHING)) == on:
         return content
-    places = (document.get("marquee") or {}).get("max_batch", 8)
+    own = document.get("marquee") or {}
+    places = own.get("max_batch", "auto")
+    if places == "auto":
+        # A plain batch must be drawn whole in time, however few pictures the machine draws together.
+        places = SERVING["batchSize"] if not on else STRICT_PLACES if own.get("strict") else AUTO_PLACES
     document.pop(CONTINUOUS_BATCHING, None)
     if on:
         document[CONTINUOUS_BATCHING] = True

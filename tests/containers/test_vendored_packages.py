@@ -65,6 +65,9 @@ def test_the_switch_is_taken_out_and_everything_else_stays() -> None:
     turned_on = yaml.safe_load(with_continuous_batching(b"marquee: {max_batch: 4}\n", True))
     assert turned_on["continuousBatching"] is True
     assert (turned_on["batchSize"], turned_on["maxBatchDelay"]) == (24, 1)
+    for own, requests in (("{max_batch: auto}", 192), ("{strict: true}", 48), ("{}", 192)):
+        roomy = yaml.safe_load(with_continuous_batching(f"marquee: {own}\n".encode(), True))
+        assert roomy["batchSize"] == requests, own
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def compiled_model(plain_model: Model, unpacked: Path) -> Iterator[Model]:
 
 
 def _engine(model: Model, settings: Settings) -> Engine:
-    return start_engine(model, settings, choose_profile(model, settings))
+    return start_engine(model, settings, choose_profile(model, settings)).engine
 
 
 def _jobs(settings: Settings) -> list[Job]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from handler.contract.limits import Limits
 from handler.contract.problem import Refusal
 from handler.contract.request import Request, parse_row
-from handler.contract.settings import Limits, Settings
+from handler.contract.settings import Settings
 
 SETTINGS = Settings()
 SMALL = Settings(limits=Limits(max_request_bytes=5000))

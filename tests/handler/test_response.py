@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from handler.contract.job import Failure, Job, Outcome, Picture
+from handler.contract.limits import Defaults
 from handler.contract.request import Describe, Pictures, Request
 from handler.contract.response import Reply, reply
-from handler.contract.settings import Defaults
 
 DESCRIPTION = {"versions": {"marquee": "1"}, "weights_digest": "0" * 64}
 JOB = Job(prompt="a cat", seed=5, **{**dataclasses.asdict(Defaults()), "output_format": "png"})

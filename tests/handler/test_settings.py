@@ -32,6 +32,17 @@ def test_a_batch_ends_before_torchserve_kills_the_worker() -> None:
     assert parse_settings({}).max_batch_seconds < 120, "TorchServe's own default"
 
 
+def test_places_are_measured_unless_the_file_says_how_many() -> None:
+    auto, eight = parse_settings({}), parse_settings({"marquee": {"max_batch": 12}})
+    assert (auto.max_batch, auto.fixed_places, auto.most_places) == ("auto", False, 32)
+    assert (eight.fixed_places, eight.places, eight.most_places) == (True, 12, 12)
+
+
+def test_strict_replicas_agree_on_their_places_without_measuring() -> None:
+    strict = parse_settings({"marquee": {"max_batch": "auto", "strict": True}})
+    assert (strict.fixed_places, strict.places, strict.most_places) == (True, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("document", "named"),
     [
@@ -55,7 +66,7 @@ def test_a_batch_ends_before_torchserve_kills_the_worker() -> None:
         ({"marquee": {"dtype": "fp16"}}, "dtype"),
         ({"marquee": {"channels_last": 1}}, "channels_last"),
         ({"marquee": {"threads": 0}}, "threads"),
-        ({"marquee": {"max_batch": "8"}}, "max_batch"),
+        ({"marquee": {"max_batch": "8"}}, "max_batch is '8'; it must be a whole number, 1 or more, or auto"),
         ({"marquee": {"defaults": {"scheduler": "LCM", "num_inference_steps": 80}}}, "LCM takes at most 50"),
         ({"maxBatchDelay": 0}, "TorchServe reads as 100"),
         ({"maxBatchDelay": False}, "maxBatchDelay"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.contract.settings import Limits
+from handler.contract.limits import Limits
 from pipeline.rules.table import table
 from pipeline.serving.launch_files import config_properties
 from pipeline.serving.settings import Ports, ServeOptions

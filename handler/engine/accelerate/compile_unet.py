@@ -37,7 +37,7 @@ def main() -> None:
     check_compiler(choose_device(settings.device, gpu_id=0))
     model = load_model(root / "model", settings, gpu_id=0)  # auto: this machine's GPU, where it has one
     size = model.latent_size(settings.defaults.width, settings.defaults.height)
-    shapes = {"rows": 2 * settings.max_batch, **size._asdict()}
+    shapes = {"rows": 2 * settings.most_places, **size._asdict()}
     compile_unet(model, shapes, root / FOLDER)
 
 

@@ -40,7 +40,7 @@ def tune_for_gpu(model: Model, settings: Settings) -> Model:
 
 def _row_counts(settings: Settings) -> list[int]:
     """Strict mode has one row count, which gets a graph or none does."""
-    most = 2 * settings.max_batch
+    most = 2 * settings.most_places
     if settings.strict:
         return [most] if most <= MOST_ROWS else []
     return buckets(min(most, MOST_ROWS))

@@ -18,6 +18,8 @@ from handler.engine.accelerate.lanes import Lanes
 NO_UNET: Any = None
 """Compiled code takes all rows that are tried here, so the plain UNet is never called."""
 TRIES = 3
+MOST_TRIED = 16
+"""Rows of the largest call that is tried: calls of a large UNet take seconds."""
 ENOUGH_SECONDS = 1.0
 """A call that takes longer is timed once."""
 
@@ -32,7 +34,7 @@ def lanes_from(
     split = CompiledUNet(NO_UNET, code, {**shapes, LANES_FROM: 2}, lanes)
     whole = CompiledUNet(NO_UNET, code, {**shapes, LANES_FROM: shapes["rows"] + 1}, lanes)
     count = 2
-    while count <= shapes["rows"]:
+    while count <= min(shapes["rows"], MOST_TRIED):
         part = [tensor[:1].expand(count, *tensor.shape[1:]).contiguous() for tensor in rows]
         if _seconds(split, part) <= _seconds(whole, part):
             return count
