@@ -20,7 +20,7 @@ from typing import Any
 
 import h11
 
-HEAD_BYTES = 65_536
+HEAD_BYTES = 65_536  # with one read more at most: h11 looks at the size when a head is not complete
 READ_BYTES = 65_536
 HEAD_SECONDS = 60.0
 BODY_SECONDS = 300.0
@@ -72,13 +72,16 @@ class Front:
 
     def _run(self) -> None:
         self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _end(self) -> None:
         self._server.close()
-        tasks = asyncio.all_tasks(self._loop)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self._loop.run_until_complete(asyncio.sleep(0))  # the transports close in one more turn
-        self._loop.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in one more turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _Client(reader, writer)
