@@ -50,8 +50,8 @@ def max_queue(settings: Settings, places: int) -> int:
 
     A plain batch has been taken from TorchServe already, so all of it must fit. Under continuous batching the
     engine sees at most ``batch_size`` requests: an eighth of them gets neither a live nor a waiting place and
-    is answered 429 at once. Where the places were measured, ``batch_size`` has room for the most there may be;
-    fewer places have their share of it, so that nobody waits longer for them.
+    is answered 429 at once. Where the places were measured, ``batch_size`` has room for the most that there
+    may be; fewer places have their share of it, so that nobody waits longer for them.
     """
     most = settings.limits.max_instances
     if not settings.continuous_batching:

@@ -82,15 +82,15 @@ def test_http_1_0_gets_a_whole_answer(port: int, own: list[object]) -> None:
     assert whose(pixels(answer), own) == SHORT
 
 
-def test_a_hundred_halves_and_bursts_harm_no_other_client(port: int, own: list[object]) -> None:
-    """Twenty bursts, each with a half request beside it; a bystander is served between all of them."""
-    for _ in range(20):
+def test_halves_and_bursts_harm_no_other_client(port: int, own: list[object]) -> None:
+    """Ten bursts, each with half a request beside it; another client is served while they go on."""
+    for _ in range(10):
         with RawClient(port) as burst, RawClient(port) as half:
             half.send(request(body(SHORT))[:-20])
-            burst.send(*(request(body(number)) for number in (0, 3, 1)))
+            burst.send(*(request(body(number)) for number in (4, 3, 1)))
             answer = post(f"http://127.0.0.1:{port}/predictions/model", body(3))
             assert whose(pixels(answer.content), own) == 3
-            assert_first_only(burst, own)
+            assert_first_only(burst, own, 4)
 
 
 def test_a_client_that_keeps_connections_is_served(port: int, own: list[object]) -> None:
@@ -147,7 +147,7 @@ def alone(tmp_path: object) -> Iterator[int]:
     [
         (request(b"{}"), 503, "unavailable"),
         (b"nonsense\r\n\r\n", 400, "invalid_http"),
-        (b"GET /ping HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 70_000 + b"\r\n\r\n", 431, "invalid_http"),
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 200_000 + b"\r\n\r\n", 431, "invalid_http"),
     ],
 )
 def test_the_fronts_own_answers(alone: int, sent: bytes, status: int, code: str) -> None:
@@ -160,7 +160,7 @@ def test_the_fronts_own_answers(alone: int, sent: bytes, status: int, code: str)
 
 
 def test_a_slow_head_ends(alone: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.serving.front.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("pipeline.serving.front_connection.HEAD_SECONDS", 0.2)
     with RawClient(alone) as client:
         client.send(b"GET /ping HT")
         time.sleep(0.05)

@@ -83,6 +83,7 @@ def test_a_request_while_the_answer_to_another_is_on_its_way(port: int, own: lis
     assert first is None or pixels(first) is None or whose(pixels(first), own) == 0
 
 
+@pytest.mark.parametrize("port", ["server"], indirect=True)  # the front closes its connections
 def test_requests_one_after_the_other_keep_their_connection(port: int, own: list[Any]) -> None:
     with RawClient(port) as client:
         for number in (0, 1, 2, 1):
