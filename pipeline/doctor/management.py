@@ -30,8 +30,9 @@ def check_management(subject: Subject) -> list[Finding]:
     why = f"management_address is {address}, allowed_urls is {given.get('allowed_urls', 'every address')}"
 
     def mend() -> str:
-        lines = [line for line in path.read_text().splitlines() if line.split("=")[0].strip() not in wanted]
-        path.write_text("\n".join([*lines, *(f"{name}={value}" for name, value in wanted.items()), ""]))
+        lines = [line for line in _lines(path) if line.split("=")[0].strip() not in wanted]
+        text = "\n".join([*lines, *(f"{name}={value}" for name, value in wanted.items()), ""])
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
         return f"set {', '.join(wanted)} in {path}"
 
     return [replace(name_it(_CHECK, "open_management", path=path, why=why), fix=mend)]
@@ -51,8 +52,11 @@ def check_running_management(address: str = DEFAULT_ADDRESS) -> list[Finding]:
     return [name_it(_CHECK, "management_listens", address=address)]
 
 
+def _lines(path: Path) -> list[str]:
+    """The file's lines; a byte that is not UTF-8 is kept as it is."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+
+
 def _properties(path: Path) -> dict[str, str]:
-    pairs = [
-        line.split("=", 1) for line in path.read_text().splitlines() if not line.lstrip().startswith("#")
-    ]
+    pairs = [line.split("=", 1) for line in _lines(path) if not line.lstrip().startswith("#")]
     return {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -163,7 +163,9 @@ def check_properties(subject: Subject) -> list[Finding]:
         return [fine("token authorization", f"{path} switches it off")]
 
     def add_line() -> str:
-        path.write_text("\n".join([*path.read_text().splitlines(), "disable_token_authorization=true", ""]))
+        kept = path.read_bytes()
+        end = b"" if kept.endswith(b"\n") or not kept else b"\n"
+        path.write_bytes(kept + end + b"disable_token_authorization=true\n")
         return f"added disable_token_authorization=true to {path}"
 
     return [replace(name_it("token authorization", "token_authorization", path=path), fix=add_line)]

@@ -187,8 +187,9 @@ def test_ctrl_c_ends_with_130_and_says_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "started")
     program = f"open({str(tmp_path / 'started')!r}, 'w').close(); import time; time.sleep(60)"
     body = f"""
-import sys, typer
+import signal, sys, typer
 from pipeline.cli import edge
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 app = typer.Typer(rich_markup_mode=None)
 @app.command()
 def wait():

@@ -68,7 +68,7 @@ def test_what_the_server_warns_of_is_shown_beside_the_picture(
     answer = hostile_server.document({"predictions": pictures, "warnings": told})
     with hostile_server.serving(answer) as url:
         target = tmp_path / "drawn.jpg"
-        assert edge.run(app, ["predict", "x", "y", "--url", url, "-o", str(target)]) == 0
+        assert edge.run(app, ["predict", "a cat", "a dog", "--url", url, "-o", str(target)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     lines = err.splitlines()

@@ -184,7 +184,7 @@ def test_a_model_somebody_else_made_is_not_touched(
 
 def test_an_archive_of_somebody_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.mar").write_bytes(b"no zip")
-    with pytest.raises(MarqueeError, match="not an archive made by marquee"):
+    with pytest.raises(MarqueeError, match="is no complete archive"):
         read_archive(tmp_path / "x.mar")
     with pytest.raises(MarqueeError, match="there is no archive"):
         read_archive(tmp_path / "none.mar")

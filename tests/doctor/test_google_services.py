@@ -10,6 +10,7 @@ from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.deploy.config import load_config
@@ -57,7 +58,9 @@ def google(connection: Connection, answers: Answers) -> Iterator[Connection]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.answers = answers  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield replace(connection, cloud="google", accounts=f"http://127.0.0.1:{server.server_address[1]}")
+    accounts = f"http://127.0.0.1:{server.server_address[1]}"
+    with httpx.Client(trust_env=False) as web:
+        yield replace(connection, cloud="google", accounts=accounts, web=web)
     server.shutdown()
     server.server_close()
 

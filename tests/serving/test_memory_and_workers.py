@@ -66,8 +66,8 @@ def with_settings(path: Path, settings: str) -> Path:
         ("minWorkers: many", "minWorkers: 'many';"),
         ("maxWorkers: 1000", "maxWorkers: 1000;"),
         ("minWorkers: 2\nmaxWorkers: 1", "minWorkers: 2 and maxWorkers: 1, which is less"),
-        ("minWorkers: [", "is not readable YAML"),
-        ("#" * 2**21, "has 2,097,152 bytes, 1,048,576 at most"),
+        ("minWorkers: [", "cannot be read: while parsing"),
+        ("#" * 2**21, "at most 1,048,576 are read"),
     ],
 )
 def test_workers_that_this_machine_cannot_have_are_refused(tmp_path: Path, settings: str, words: str) -> None:

@@ -16,10 +16,10 @@ from pipeline.cloud.vertex.torchserve_container import start_torchserve
 
 
 def test_a_changed_handler_is_never_run_by_a_replica(
-    tmp_path: Path, certificate: Certificate, model_mar: Path
+    tmp_path: Path, certificate: Certificate, prebuilt_mar: Path
 ) -> None:
     ran, spoiled = tmp_path / "ran", tmp_path / "spoiled.mar"
-    with zipfile.ZipFile(model_mar) as archive, zipfile.ZipFile(spoiled, "w") as copy:
+    with zipfile.ZipFile(prebuilt_mar) as archive, zipfile.ZipFile(spoiled, "w") as copy:
         for name in archive.namelist():
             data = archive.read(name)
             if name == "marquee_handler.py":
