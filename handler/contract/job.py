@@ -11,11 +11,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class SourcePicture:
+    """A picture that came with a request: RGB as the camera held it, or a mask in grey (mode L).
+
+    ``sha256`` is the hex digest of the file that came; a receipt holds it instead of the picture.
+    """
+
+    image: Image.Image = field(repr=False)
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LoraWeight:
+    """A LoRA of the archive, and how strongly a picture follows it; 0: not at all, 1: as it was trained."""
+
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Job:
     """One picture to draw, every field checked against the archive's limits and filled with its defaults.
 
     ``seed`` is 0 to 2**64 - 1; ``width`` and ``height`` are pixels, multiples of 8; ``scheduler`` is a key of
-    ``SCHEDULERS``; ``deadline_seconds`` bounds the wait in the queue, None: no deadline.
+    ``SCHEDULERS``; ``deadline_seconds`` bounds the wait in the queue, None: no deadline. ``image`` is changed
+    with ``strength`` (0 to 1), inside the white part of ``mask_image`` alone where there is one.
+    ``guidance_until`` is the share of the steps, 0 to 1, that are guided. ``previews`` is how many
+    unfinished pictures the progress shows. ``metadata``: the settings go into the picture's file.
     """
 
     prompt: str
@@ -30,6 +52,20 @@ class Job:
     quality: int
     response: str
     deadline_seconds: float | None = None
+    image: SourcePicture | None = None
+    mask_image: SourcePicture | None = None
+    strength: float = 1.0
+    guidance_until: float = 1.0
+    loras: tuple[LoraWeight, ...] = ()
+    previews: int = 0
+    metadata: bool = False
+
+    @property
+    def family(self) -> str:
+        """Which of diffusers' pipelines draws it: text_to_image, image_to_image or inpaint."""
+        if self.image is None:
+            return "text_to_image"
+        return "image_to_image" if self.mask_image is None else "inpaint"
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,11 @@ def _base64(job: Job, picture: Picture) -> str:
 
 def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
     """All it takes to draw the same picture again, and how long it took."""
-    settings = {name: value for name, value in dataclasses.asdict(job).items() if value is not None}
+    settings = {
+        spec.name: value
+        for spec in dataclasses.fields(job)
+        if (value := getattr(job, spec.name)) is not None and value != spec.default
+    }
     seed = settings.pop("seed")
     cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
     return {
