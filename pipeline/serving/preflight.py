@@ -27,8 +27,6 @@ MEMORY_PER_WEIGHT_BYTE = 2
 # Each is a copy of the model with threads of its own.
 MOST_WORKERS = 16
 SPARE_DISK_BYTES = 64 * MEBIBYTE
-LONGEST_SOCKET_PATH = 107  # sun_path holds 108 bytes with the closing zero
-SOCKET_NAME = "control/management.sock"  # the longest of the names in use
 
 
 @dataclass(frozen=True)
@@ -129,11 +127,7 @@ def worker_count(settings: Mapping[str, object], mar: Path, cores: int | None = 
 
 
 def check_folder(folder: Path, archive: ArchiveFacts) -> None:
-    """The work folder can be written, has room for the unpacked archive and a short enough path."""
-    if len(str(folder / SOCKET_NAME).encode()) > LONGEST_SOCKET_PATH:
-        raise MarqueeError(
-            f"the work folder's path is too long for a Unix socket: {folder}", "use a shorter one"
-        )
+    """The work folder can be written and has room for the unpacked archive."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free

@@ -24,8 +24,9 @@ CALLABLE = {"0.0.0.0": "127.0.0.1"}
 class RunningServer:
     """``folder`` holds configuration and logs; ``drain_file``'s name is a secret shared with the handler.
 
-    ``own_folder`` is set where that folder was made for this server and goes with it. ``front`` is set where
-    the archive batches continuously: clients then talk to it, and it to TorchServe.
+    ``sockets`` holds its Unix sockets and goes with the server. ``own_folder`` is set where ``folder`` was
+    made for this server and goes with it. ``front`` is set where the archive batches continuously: clients
+    then talk to it, and it to TorchServe.
     """
 
     options: ServeOptions
@@ -34,6 +35,7 @@ class RunningServer:
     drain_file: Path
     launcher: subprocess.Popen[bytes]
     reports: WorkerReports
+    sockets: WorkFolder
     own_folder: WorkFolder | None = None
     front: Front | None = None
 
@@ -51,7 +53,7 @@ class RunningServer:
     @property
     def management_url(self) -> str:
         """Where TorchServe's management API is asked: ``unix:/PATH`` or a loopback address."""
-        return management_address(self.ports, self.folder)
+        return management_address(self.ports, self.sockets.path)
 
     @property
     def metrics_url(self) -> str:
@@ -96,6 +98,7 @@ class RunningServer:
             self.front.close()
         end_processes(self.launcher)
         self.reports.close()
+        self.sockets.remove()
         if self.own_folder is not None:
             self.own_folder.remove()
         return drained

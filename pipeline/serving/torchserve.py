@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline.errors import MarqueeError
 from pipeline.serving.environment import server_environment
 from pipeline.serving.front import Front
-from pipeline.serving.launch_files import CONTROL, INFERENCE_SOCKET, WORKER_SOCKET, write_launch_files
+from pipeline.serving.launch_files import write_launch_files
 from pipeline.serving.ports import choose_ports
 from pipeline.serving.preflight import check_archive, check_folder, check_machine
 from pipeline.serving.processes import start_processes
 from pipeline.serving.readiness import wait_until_ready
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import Ports, ServeOptions
-from pipeline.serving.work_folder import WorkFolder, make_work_folder, sweep_work_folders
+from pipeline.serving.socket_folder import (
+    INFERENCE_SOCKET,
+    TEMPORARY,
+    WORKER_SOCKET,
+    make_socket_folder,
+    socket_places,
+)
+from pipeline.serving.work_folder import make_work_folder, sweep_work_folders
 from pipeline.serving.worker_reports import WorkerReports
 
 
@@ -26,34 +33,32 @@ def launch(mar: Path, options: ServeOptions | None = None) -> RunningServer:
     options = options or ServeOptions()
     archive = check_archive(mar)
     ports = choose_ports(options)
-    sweep_work_folders()
-    folder, own = _folder(options)
-    try:
+    sweep_work_folders(socket_places())
+    with ExitStack() as undo:
+        own, folder = None, options.work_folder
+        if folder is None:
+            own = make_work_folder()
+            undo.callback(own.remove)
+            folder = own.path
         check_folder(folder, archive)
         check_machine(archive)
-        write_launch_files(options, ports, mar, folder, archive.continuous)
-        front = _start_front(folder, options, ports) if archive.continuous else None
-        try:
-            return _start_in(folder, own, options, ports, front)
-        except BaseException:
-            if front is not None:
-                front.close()
-            raise
-    except BaseException:
-        if own is not None:
-            own.remove()
-        raise
+        sockets = make_socket_folder(folder / TEMPORARY)
+        undo.callback(sockets.remove)
+        write_launch_files(options, ports, mar, folder, sockets.path, archive.continuous)
+        front = _start_front(sockets.path, options, ports) if archive.continuous else None
+        if front is not None:
+            undo.callback(front.close)
+        drain_file = folder / f"drain-{secrets.token_hex(16)}"
+        reports = WorkerReports(sockets.path / WORKER_SOCKET)
+        undo.callback(reports.close)
+        environment = server_environment(options, folder, sockets.path / TEMPORARY, drain_file)
+        launcher = start_processes(folder, environment, options.python)
+        undo.pop_all()  # from here on the server's stop ends and removes all of it
+    return RunningServer(options, ports, folder, drain_file, launcher, reports, sockets, own, front)
 
 
-def _folder(options: ServeOptions) -> tuple[Path, WorkFolder | None]:
-    if options.work_folder is not None:
-        return options.work_folder, None
-    own = make_work_folder()
-    return own.path, own
-
-
-def _start_front(folder: Path, options: ServeOptions, ports: Ports) -> Front:
-    upstream = str(folder / CONTROL / INFERENCE_SOCKET)
+def _start_front(sockets: Path, options: ServeOptions, ports: Ports) -> Front:
+    upstream = str(sockets / INFERENCE_SOCKET)
     front = Front(options.bind_address, ports.inference, upstream, options.max_request_bytes)
     try:
         front.start()
@@ -63,19 +68,6 @@ def _start_front(folder: Path, options: ServeOptions, ports: Ports) -> Front:
             "take another with --port, or 0 for any free one",
         ) from error
     return front
-
-
-def _start_in(
-    folder: Path, own: WorkFolder | None, options: ServeOptions, ports: Ports, front: Front | None
-) -> RunningServer:
-    drain_file = folder / f"drain-{secrets.token_hex(16)}"
-    reports = WorkerReports(folder / CONTROL / WORKER_SOCKET)
-    try:
-        launcher = start_processes(folder, server_environment(options, folder, drain_file), options.python)
-    except BaseException:
-        reports.close()
-        raise
-    return RunningServer(options, ports, folder, drain_file, launcher, reports, own, front)
 
 
 def start(mar: Path, options: ServeOptions | None = None) -> RunningServer:

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,13 @@ class WorkFolder:
             os.close(self.lock)
 
 
-def make_work_folder() -> WorkFolder:
-    """A new folder in the temporary folder, for this user alone (0700).
+def make_work_folder(place: Path | None = None) -> WorkFolder:
+    """A new folder in ``place`` (None: the temporary folder), for this user alone (0700).
 
     Raises MarqueeError where nothing can be written there.
     """
     try:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         unlocked = path / f"{OWNER}.new"
         lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,9 +53,13 @@ def make_work_folder() -> WorkFolder:
     return WorkFolder(path, lock)
 
 
-def sweep_work_folders() -> list[Path]:
-    """Remove this user's work folders in the temporary folder whose owner has ended; returns their paths."""
-    found = sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+def sweep_work_folders(places: Iterable[Path] = ()) -> list[Path]:
+    """Remove this user's work folders whose owner has ended; returns their paths.
+
+    Looks in the temporary folder and in ``places``.
+    """
+    roots = dict.fromkeys([Path(tempfile.gettempdir()), *places])
+    found = [folder for root in roots for folder in sorted(root.glob(f"{PREFIX}*"))]
     return [folder for folder in found if _is_own(folder) and _remove_if_orphaned(folder)]
 
 

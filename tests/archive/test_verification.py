@@ -126,7 +126,7 @@ def test_what_runs_are_the_bytes_that_were_verified(model_mar: Path, tmp_path: P
     mine = tmp_path / "model.mar"
     mine.write_bytes(model_mar.read_bytes())
     work = tmp_path / "work"
-    write_launch_files(ServeOptions(), Ports(1, 2, 3, 4, 5), mine, work)
+    write_launch_files(ServeOptions(), Ports(1, 2, 3, 4, 5), mine, work, work)
     with mine.open("r+b") as file:
         file.write(b"spoiled")
     copy = work / "model-store" / "model.mar"

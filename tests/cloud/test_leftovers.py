@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.cloud.leftovers import end_orphans, sweep_links
+from pipeline.cloud.leftovers import end_orphans
 from pipeline.cloud.options import CloudOptions
 from pipeline.cloud.process import clean
 from pipeline.cloud.servers import running_servers
@@ -21,6 +20,7 @@ from pipeline.cloud.storage.objects import ObjectStore, target
 from pipeline.cloud.storage.parts import PartUploads
 from pipeline.cloud.storage.records import ALWAYS
 from pipeline.cloud.storage.resumable import ContentRange, ResumableUploads
+from pipeline.serving.socket_folder import make_socket_folder
 
 ASLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -40,76 +40,30 @@ def made(path: Path) -> CloudFolder:
     return folder
 
 
-def link_of(cloud: CloudFolder) -> Path:
-    """A replica's link, as the container makes it."""
-    from pipeline.cloud.vertex.torchserve_container import _link
-
-    return _link(cloud.vertex / "deployed" / "key" / "replica-0")
-
-
-def aged(link: Path) -> Path:
-    os.utime(link, (0, time.time() - 3600), follow_symlinks=False)
-    return link
+def replica_of(cloud: CloudFolder) -> Path:
+    folder = cloud.vertex / "deployed" / "key" / "replica-0"
+    folder.mkdir(parents=True)
+    return folder
 
 
-def test_the_links_of_this_cloud_go(tmp_path: Path, temporary: Path) -> None:
+def test_the_socket_folders_of_killed_replicas_go_with_the_next_start(
+    tmp_path: Path, temporary: Path
+) -> None:
     cloud = made(tmp_path / "cloud")
-    first, second = link_of(cloud), link_of(cloud)
+    replica = replica_of(cloud)
+    mine, killed = make_socket_folder(replica), make_socket_folder(replica)
+    os.close(killed.lock)  # as the kernel does it for a process that is killed
     with cloud.locked():
         clean(cloud)
-    assert list(temporary.iterdir()) == []
-    assert not first.is_symlink()
-    assert not second.is_symlink()
-    assert (cloud.vertex / "deployed" / "key" / "replica-0").is_dir()
+    assert mine.path.exists()
+    assert not killed.path.exists()
+    assert replica.is_dir()
+    mine.remove()
 
 
-def test_another_cloud_s_links_go_when_nobody_serves_it(tmp_path: Path, temporary: Path) -> None:
-    cloud, other, served = (made(tmp_path / name) for name in ("cloud", "other", "served"))
-    dead, gone, young = aged(link_of(other)), aged(link_of(other)), link_of(other)
-    gone.unlink()
-    gone.symlink_to("/there/is/no/such/cloud/vertex/deployed/key/replica-0")
-    aged(gone)
-    alive = aged(link_of(served))
-    with served.locked():
-        swept = sweep_links(cloud.path)
-    assert sorted(swept) == sorted([dead.parent, gone.parent])
-    assert sorted(temporary.iterdir()) == sorted([young.parent, alive.parent])
-
-
-def test_a_link_that_a_process_works_by_stays(tmp_path: Path, temporary: Path) -> None:
+def test_orphans_end_by_their_folder(tmp_path: Path) -> None:
     cloud, other = made(tmp_path / "cloud"), made(tmp_path / "other")
-    link = aged(link_of(other))
-    replica = subprocess.Popen([*ASLEEP, f"{link}/config.properties"], start_new_session=True)
-    try:
-        assert sweep_links(cloud.path) == []
-    finally:
-        replica.kill()
-        replica.wait()
-    assert sweep_links(cloud.path) == [link.parent]
-
-
-def test_what_is_not_a_cloud_s_stays(tmp_path: Path, temporary: Path) -> None:
-    cloud = made(tmp_path / "cloud")
-    for number, lead in enumerate(
-        ["/etc", str(cloud.path), "deployed/key/replica-0", "/vertex/deployed/a/b"]
-    ):
-        folder = temporary / f"marquee-{number}"
-        folder.mkdir()
-        (folder / "r").symlink_to(lead)
-        aged(folder / "r")
-    (temporary / "marquee-serve").mkdir()
-    (temporary / "marquee-serve" / "config.properties").write_text("kept")
-    beside = aged(link_of(cloud)).parent / "notes"
-    beside.write_text("kept")
-    before = sorted(path.name for path in temporary.iterdir())
-    sweep_links(cloud.path)
-    assert sorted(path.name for path in temporary.iterdir()) == before
-    assert beside.read_text() == "kept"
-
-
-def test_orphans_end_by_their_folder_and_by_their_link(tmp_path: Path, temporary: Path) -> None:
-    cloud, other = made(tmp_path / "cloud"), made(tmp_path / "other")
-    ours, theirs = link_of(cloud), link_of(other)
+    ours, theirs = replica_of(cloud), replica_of(other)
     processes = [
         subprocess.Popen(ASLEEP, cwd=ours, start_new_session=True),
         subprocess.Popen([*ASLEEP, f"{ours}/config.properties"], start_new_session=True),

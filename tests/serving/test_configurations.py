@@ -22,7 +22,7 @@ def _of_the_image(folder: Path) -> str:
 
 CONFIGURATIONS = {
     "plain": lambda _: (ROOT / "model_artifacts" / "config.properties").read_text(),
-    "serve": lambda folder: config_properties(ServeOptions(), Ports(1, 2, 3, 4, 5), folder),
+    "serve": lambda folder: config_properties(ServeOptions(), Ports(1, 2, 3, 4, 5), folder, folder),
     "image": _of_the_image,
 }
 

@@ -36,12 +36,12 @@ def manifest(handler: str) -> bytes:
 
 
 def test_the_configuration_is_private_and_quiet(tmp_path: Path) -> None:
-    text = config_properties(ServeOptions(bind_address="0.0.0.0"), PORTS, tmp_path)
+    text = config_properties(ServeOptions(bind_address="0.0.0.0"), PORTS, tmp_path, tmp_path)
     properties = dict(line.split("=", 1) for line in text.splitlines())
     assert properties["inference_address"] == "http://0.0.0.0:1"
     assert properties["management_address"] == "http://127.0.0.1:2"
-    closed = config_properties(ServeOptions(), replace(PORTS, management=None), tmp_path)
-    assert f"\nmanagement_address=unix:{tmp_path}/control/management.sock\n" in closed
+    closed = config_properties(ServeOptions(), replace(PORTS, management=None), tmp_path, tmp_path / "s")
+    assert f"\nmanagement_address=unix:{tmp_path}/s/management.sock\n" in closed
     assert (properties["allowed_urls"], properties["workflow_store"]) == ("none", "/dev/null")
     assert re.search(r" -Xmx\d+m$", properties["vmargs"])
     assert properties["disable_token_authorization"] == "true"
@@ -50,14 +50,15 @@ def test_the_configuration_is_private_and_quiet(tmp_path: Path) -> None:
 
 
 def test_no_envelope_is_no_line(tmp_path: Path) -> None:
-    assert "service_envelope" not in config_properties(ServeOptions(service_envelope=None), PORTS, tmp_path)
+    options = ServeOptions(service_envelope=None)
+    assert "service_envelope" not in config_properties(options, PORTS, tmp_path, tmp_path)
 
 
 def test_the_archive_is_copied_and_an_earlier_runs_logs_are_gone(tmp_path: Path) -> None:
     mar = write_mar(tmp_path / "some.mar", {"MAR-INF/MANIFEST.json": manifest("h.py"), "h.py": b""})
     (tmp_path / "work" / "logs").mkdir(parents=True)
     (tmp_path / "work" / "logs" / "ts_log.log").write_text("Retry worker: 9000")
-    write_launch_files(ServeOptions(foreign=True), PORTS, mar, tmp_path / "work")
+    write_launch_files(ServeOptions(foreign=True), PORTS, mar, tmp_path / "work", tmp_path / "sockets")
     copy = tmp_path / "work" / "model-store" / "model.mar"
     assert copy.read_bytes() == mar.read_bytes()
     assert not copy.samefile(mar)
@@ -67,7 +68,7 @@ def test_the_archive_is_copied_and_an_earlier_runs_logs_are_gone(tmp_path: Path)
 def test_only_named_variables_reach_the_server(tmp_path: Path) -> None:
     inherited = {"PATH": "/bin", "PYTHONPATH": "/evil", "TS_CONFIG_FILE": "/evil", "HF_TOKEN": "secret"}
     options = ServeOptions(threads=3, environment={"AIP_HTTP_PORT": "8080"})
-    environment = _environment(inherited, options, tmp_path, tmp_path / "drain-x")
+    environment = _environment(inherited, options, tmp_path, tmp_path / "temp", tmp_path / "drain-x")
     assert environment["PATH"] == "/bin"
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["GOMP_SPINCOUNT"] == "10000"
@@ -119,8 +120,3 @@ def test_a_folder_that_executes_nothing_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "statvfs", lambda _: noexec)  # mounting one needs root
     with pytest.raises(MarqueeError, match="mounted noexec"):
         check_folder(tmp_path, ArchiveFacts(tmp_path, 0, 0))
-
-
-def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MarqueeError, match="too long for a Unix socket"):
-        check_folder(tmp_path / ("x" * 100), ArchiveFacts(tmp_path, 0, 0))

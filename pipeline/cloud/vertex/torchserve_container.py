@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.containers.fit import container_log, target_of
@@ -23,10 +21,9 @@ from pipeline.serving.torchserve import launch
 
 @dataclass(frozen=True)
 class TorchServeContainer:
-    """A running TorchServe that the cloud holds by its URL. ``link`` is the short name of its folder."""
+    """A running TorchServe that the cloud holds by its URL."""
 
     server: RunningServer
-    link: Path
 
     @property
     def url(self) -> str:
@@ -37,7 +34,6 @@ class TorchServeContainer:
 
     def stop(self) -> None:
         self.server.stop()
-        _unlink(self.link)
 
 
 def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
@@ -46,17 +42,15 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
     Raises NeverReady, with all processes ended, also when ``stop`` is set meanwhile.
     """
     _refuse_misfit(spec)
-    link = _link(spec.folder)
     try:
-        server = launch(spec.archive, _options(spec, link))
+        server = launch(spec.archive, _options(spec))
         with _ended_by(stop, server):
             wait_until_ready(server)
             if not is_healthy(server.url + spec.health_route):
                 raise MarqueeError(f"the health route {spec.health_route} does not answer 200")
     except MarqueeError as error:
-        _unlink(link)
         raise NeverReady(str(error).splitlines(), spec.folder / "logs" / "model_log.log") from error
-    return TorchServeContainer(server, link)
+    return TorchServeContainer(server)
 
 
 def _refuse_misfit(spec: ContainerSpec) -> None:
@@ -71,21 +65,7 @@ def _refuse_misfit(spec: ContainerSpec) -> None:
         )
 
 
-def _link(folder: Path) -> Path:
-    """A short path to a replica's folder: TorchServe's Unix socket must fit in 107 bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    link = Path(tempfile.mkdtemp(prefix="marquee-")) / "r"
-    link.symlink_to(folder.absolute())
-    return link
-
-
-def _unlink(link: Path) -> None:
-    link.unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        link.parent.rmdir()
-
-
-def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
+def _options(spec: ContainerSpec) -> ServeOptions:
     # The prebuilt container leaves TorchServe's stock limits in force, which are the same for both.
     stock = table().torchserve_response_bytes
     twin = find_twin(target_of(spec.image_uri))
@@ -93,7 +73,7 @@ def _options(spec: ContainerSpec, folder: Path) -> ServeOptions:
         threads=spec.threads,
         environment={**spec.environment, **(twin.replica_environment() if twin else {})},
         python=twin.python if twin else None,
-        work_folder=folder,
+        work_folder=spec.folder.absolute(),
         start_seconds=spec.start_seconds,
         warm_up=False,
         foreign=True,
