@@ -2,8 +2,8 @@
 
 config.py      deploy.yaml, profiles and flags
 connection.py  Google's own clients, pointed at one target and never at the other
-survey.py      what is there, asked once and turned into the values of inventory.py
-planning.py    survey and configuration become a plan (plan.py); switching.py and teardown_plan.py likewise
-carry_out.py   a plan's actions on Vertex AI, in order
+survey.py      reads once what a cloud holds, as the values of inventory.py
+planning.py    makes a plan (plan.py) of survey and configuration; switching.py and teardown_plan.py likewise
+carry_out.py   carries out a plan's actions on Vertex AI, in order
 flow.py        deploy: local checks, survey, plan, carry out; traffic.py and teardown.py likewise
 """

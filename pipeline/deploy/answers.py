@@ -1,4 +1,4 @@
-"""What Google answers, in our words: its exceptions become MarqueeError, with the rule's cure."""
+"""Google's exceptions become MarqueeError, with the cure of the rule that Google's text comes from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.rules import Rule, table
 
 
 class Unanswered(MarqueeError):
-    """No word of failure: Google is away, or another run is at work. What was begun goes on there."""
+    """Google did not answer, or another run is at work. Nothing has failed: operations go on in the cloud."""
 
 
 @contextmanager
 def translating_google_errors(doing: str) -> Iterator[None]:
-    """Translate what Google's clients raise while ``doing`` ("registering the model")."""
+    """Translate the exceptions of Google's clients; ``doing`` names the step ("registering the model")."""
     from google.api_core.exceptions import (
         Aborted,
         AlreadyExists,
@@ -28,13 +28,13 @@ def translating_google_errors(doing: str) -> Iterator[None]:
     from google.auth.exceptions import GoogleAuthError, TransportError
     from requests.exceptions import ConnectionError as RequestsConnectionError
 
-    again = "run it again: it goes on where it stopped"
+    again = "run it again: it continues where it stopped"
     try:
         yield
     except (ServiceUnavailable, GatewayTimeout, RetryError, TransportError, RequestsConnectionError) as error:
-        raise Unanswered(f"{doing}: no answer: {error}", cure=again) from error
+        raise Unanswered(f"{doing}: Google did not answer: {error}", cure=again) from error
     except (AlreadyExists, Aborted) as error:
-        cure = "run it again when the other run is through"
+        cure = "run it again when the other run has ended"
         raise Unanswered(f"{doing}: another run is at work: {error.message}", cure=cure) from error
     except GoogleAPICallError as error:
         rule = rule_of(error.message)
@@ -53,7 +53,7 @@ def translating_google_errors(doing: str) -> Iterator[None]:
 
 
 def rule_of(message: str) -> Rule | None:
-    """The rule whose text an answer is worded by, whatever values stand in it."""
+    """The rule whose text this message is, whatever values the message has in the rule's placeholders."""
     for rule in table().rules.values():
         parts = re.split(r"\{\w+\}", rule.text.replace("{{", "{").replace("}}", "}"))
         if re.search(".+?".join(re.escape(part) for part in parts), message, re.DOTALL):
@@ -62,7 +62,7 @@ def rule_of(message: str) -> Rule | None:
 
 
 def _cure(rule: Rule | None) -> str | None:
-    """The rule's cure when it can be read without the values that Google kept to itself."""
+    """The rule's cure, unless it has placeholders: their values are not known from Google's message."""
     return rule.cure if rule and "{" not in rule.cure else None
 
 

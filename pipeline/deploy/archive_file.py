@@ -1,4 +1,4 @@
-"""What deploying needs to know of model.mar: its size, checksum, digests and settings."""
+"""The facts about model.mar that deploying needs: its size, checksum, digests and settings."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ArchiveFile:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What the archive draws where a request does not say: width and height in pixels, steps, format."""
+        """The values for fields that a request leaves out: width and height in pixels, steps, format."""
         return self._own("defaults")
 
     @property
     def limits(self) -> dict[str, Any]:
-        """The most that the archive accepts in a request."""
+        """The largest values that the archive accepts in a request."""
         return self._own("limits")
 
     def _own(self, section: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class ArchiveFile:
 
     @cached_property
     def crc32c(self) -> str:
-        """As Cloud Storage writes it: base64 of the big-endian value."""
+        """The checksum in Cloud Storage's form: base64 of the big-endian value."""
         import google_crc32c
 
         checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]

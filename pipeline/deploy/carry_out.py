@@ -29,7 +29,7 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True)
 class Supplies:
-    """What a deploy needs beside its plan: the archive, and the picture that must come back if one is set."""
+    """A deploy's input beside its plan: the archive, and the expected smoke picture if one is configured."""
 
     archive: ArchiveFile
     expected: Expected | None = None
@@ -37,7 +37,7 @@ class Supplies:
 
 @dataclass
 class Execution:
-    """One plan on its way. ``split`` is the traffic as the actions so far have left it."""
+    """A plan that is being carried out. ``split`` is the traffic after the actions done so far."""
 
     connection: Connection
     config: DeployConfig
@@ -50,7 +50,7 @@ class Execution:
     done: list[plans.Action] = field(default_factory=list)
 
     def carry_out(self, action: plans.Action) -> None:
-        """One action. Raises MarqueeError; what was done before stays done."""
+        """Carry out one action. Raises MarqueeError; the actions before it stay done."""
         step = _STEPS.get(type(action))
         if step is None:  # there is nothing to do for a Keep
             return

@@ -39,9 +39,10 @@ class Autoscaling(_Strict):
 
 
 class Smoke(_Strict):
-    """The picture that has to come back before traffic moves; ``expected`` is a file it must look like.
+    """The picture that must be drawn before traffic moves; ``expected`` is a file that it must look like.
 
-    ``percent`` is the share that a model beside others gets until then, ``seconds`` how long it is asked.
+    Until then a model beside others gets ``percent`` of the traffic. Requests go on for
+    ``seconds`` at most.
     """
 
     prompt: str = "a red circle"
@@ -52,15 +53,18 @@ class Smoke(_Strict):
 
 
 class DeployConfig(_Strict):
-    """All that a deployment is. ``container`` is a target (vertex-pytorch-gpu-2-4, marquee) or an image URI;
-    ``inference_timeout`` is in seconds; ``traffic`` is what the new model gets, in percent;
-    ``operation_timeout`` is how many seconds one operation of the cloud is waited for."""
+    """The whole description of a deployment.
+
+    ``container`` is a target (vertex-pytorch-gpu-2-4, marquee) or an image URI. ``inference_timeout`` is in
+    seconds. ``traffic`` is the new model's share in percent. ``operation_timeout`` is the longest wait
+    for one operation of the cloud, in seconds.
+    """
 
     cloud: Literal["local", "google"] = "local"
     project: str = Field(default=LOCAL_PROJECT, pattern=r"^[a-z][a-z0-9-]{4,28}[a-z0-9]$")
     region: str = "us-central1"
     bucket: str = Field(default="", pattern=r"^$|^[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]$")
-    archive: str = ""  # the embedded model's, built when there is none
+    archive: str = ""  # empty: the embedded model's archive, which is built if it does not exist
     model: str = "marquee"
     endpoint: str = "marquee"
     container: str = "vertex-pytorch-gpu-2-4"
@@ -87,7 +91,7 @@ class DeployConfig(_Strict):
 
     @property
     def image_uri(self) -> str:
-        """The serving container's image; a prebuilt target comes from the continent's registry."""
+        """The serving container's image; a prebuilt one comes from the registry of the region's continent."""
         if self.image:
             return self.image
         if not self.prebuilt:
@@ -99,7 +103,7 @@ class DeployConfig(_Strict):
 
     @property
     def prebuilt(self) -> bool:
-        """Whether the container is one of Google's, by its target's name."""
+        """Whether the container is one of Google's prebuilt ones; the target's name tells."""
         return self.image is None and self.container.startswith(_PREBUILT_PREFIX)
 
     @property
@@ -126,17 +130,17 @@ def load_config(
 
 
 def gather(file: Path | None, flags: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
-    """The values as they were written, the stronger over the weaker, key by key at every depth."""
+    """The values as they were written: flags over file over profile, merged key by key at every depth."""
     given = {key: value for key, value in flags.items() if value is not None or key not in _ABSENT_WHEN_NONE}
     return _merged(_merged(_profile(profile), read_values(file) if file else {}), given)
 
 
-# Options of the command line that are None when they are not given; no key of theirs may be null.
+# A command line option that is not given is None. None is no valid value of these keys.
 _ABSENT_WHEN_NONE = ("cloud", "traffic")
 
 
 def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, ``stronger`` over ``weaker``; where both hold keys and values, those are merged likewise."""
+    """Both mappings merged, recursively; ``stronger`` wins where both have a key."""
     merged = dict(weaker)
     for key, value in stronger.items():
         below = merged.get(key)
@@ -146,7 +150,7 @@ def _merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str,
 
 
 def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list[str]]:
-    """A config and what is wrong with the values; what cannot be read at all stands at its default in it."""
+    """A config and the list of mistakes in the values; an unreadable value is replaced by its default."""
     try:
         config, mistakes, unread = DeployConfig.model_validate(values), [], set()
     except ValidationError as error:
@@ -160,7 +164,7 @@ def validate(values: Mapping[str, Any], today: date) -> tuple[DeployConfig, list
             "image: container marquee needs the image's URI, such as REGION-docker.pkg.dev/P/R/marquee"
         )
     mistakes += [
-        f"labels: {label} is marquee's own, by which it knows its things again; choose another key"
+        f"labels: {label} is a label by which marquee recognises its own resources; choose another key"
         for label in config.labels
         if is_reserved(label)
     ]
@@ -178,7 +182,7 @@ _KEYS = {
 
 
 def violations(config: DeployConfig, today: date) -> list[rules.Violation]:
-    """Every rule of Google's that the configuration breaks, each once."""
+    """Every rule of Google's that the configuration breaks, without repetitions."""
     upload = rules.Upload(
         display_name=config.model,
         image_uri=config.image_uri,

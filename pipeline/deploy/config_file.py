@@ -1,4 +1,4 @@
-"""deploy.yaml as it was written: a file of keys and values, whatever it may hold instead."""
+"""Reads deploy.yaml into keys and values, and refuses a file that holds anything else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_values(file: Path) -> dict[str, Any]:
             raise MarqueeError(f"{file} cannot be read: it is not a regular file", cure=name_it)
         if file.stat().st_size > _LARGEST_BYTES:
             raise MarqueeError(
-                f"{file} holds more than 1 MiB; a deployment's keys are far fewer", cure=name_it
+                f"{file} is larger than 1 MiB, far more than a deployment's keys need", cure=name_it
             )
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,7 +1,8 @@
-"""Google's own clients for one target. The configuration chooses it; no environment variable moves it.
+"""Google's own clients for one target, which the configuration alone chooses, never an environment variable.
 
-Local: explicit addresses, its own certificate authority, its own account's token, no proxies.
-Google: Google's addresses and the user's credentials; an environment that leads elsewhere is refused.
+Local cloud: explicit addresses, its own certificate authority, a token of its own account, no proxies.
+Google: Google's addresses and the user's credentials. An environment variable that redirects Google's
+clients is an error.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
     from pipeline.cloud.state import Running
     from pipeline.deploy.config import DeployConfig
 
-# Variables that lead google-cloud-storage elsewhere.
+# Variables that redirect google-cloud-storage to another server.
 _REDIRECTIONS = ("STORAGE_EMULATOR_HOST", "API_ENDPOINT_OVERRIDE", "API_VERSION_OVERRIDE")
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 
 
 @dataclass(frozen=True)
 class Connection:
-    """One project and region. ``web`` posts predictions, those of shared endpoints to ``predict_host``.
+    """Clients for one project and region.
 
-    ``operation_seconds`` is how long one long-running operation is waited for.
+    ``web`` posts predictions; for shared endpoints it posts them to ``predict_host``. ``operation_seconds``
+    is the longest wait for one long-running operation.
     """
 
     cloud: str
@@ -42,14 +44,14 @@ class Connection:
     web: httpx.Client
     predict_host: str
     operation_seconds: float = 5400.0
-    accounts: str = ""  # where a local cloud answers for Google's other services
+    accounts: str = ""  # the address at which a local cloud serves Google's other services
 
     @property
     def location(self) -> str:
         return f"projects/{self.project}/locations/{self.region}"
 
     def service_url(self, service: str) -> str:
-        """Where a Google service such as "serviceusage" answers."""
+        """The address of a Google service such as "serviceusage"."""
         return self.accounts or f"https://{service}.googleapis.com"
 
     def model_name(self, model_id: str) -> str:
@@ -60,7 +62,7 @@ class Connection:
 
 
 def target_line(config: DeployConfig) -> str:
-    """The first line of every command that can reach a cloud."""
+    """The line that every command which can reach a cloud prints first."""
     if config.cloud == "local":
         return "target: the local cloud on this machine; nothing is charged"
     return f"target: GOOGLE CLOUD, project {config.project}, {config.region}; what runs there is charged"
@@ -91,14 +93,14 @@ def _close(*clients: Any) -> None:
 
 
 def refuse_redirection(environ: Mapping[str, str], running: Running | None) -> None:
-    """Raises MarqueeError when a variable would lead a Google run to a local cloud or an emulator."""
+    """Raises MarqueeError when a variable would send a Google run's calls to a local cloud or an emulator."""
     marks = [running.proxy, running.storage, running.ca_file, running.credentials_file] if running else []
     led = [name for name in _REDIRECTIONS if environ.get(name)]
     led += [name for name, value in environ.items() if any(mark and mark in value for mark in marks)]
     if led:
         names = ", ".join(sorted(set(led)))
         raise MarqueeError(
-            f"cloud: google was asked for, but the environment leads to a local cloud: {names}",
+            f"cloud is google, but environment variables redirect it to a local cloud: {names}",
             cure=f"unset {names}, or leave `marquee cloud run`",
         )
 
@@ -120,7 +122,7 @@ def _local(config: DeployConfig, running: Running) -> Connection:
 
     credentials = local_credentials(Path(running.credentials_file))
     root = grpc.ssl_channel_credentials(Path(running.ca_file).read_bytes())
-    # Neither a proxy nor a CA of the environment may stand between this program and its local cloud.
+    # A proxy or a CA from the environment must not apply to the connection to the local cloud.
     token = grpc.metadata_call_credentials(AuthMetadataPlugin(credentials, None))  # type: ignore[no-untyped-call]
     secured = grpc.composite_channel_credentials(root, token)
     channel = grpc.secure_channel(running.vertex_grpc, secured, options=[("grpc.enable_http_proxy", 0)])

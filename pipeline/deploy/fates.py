@@ -1,4 +1,4 @@
-"""What becomes of each deployed model of an endpoint when a plan is carried out."""
+"""Computes what a plan does to each deployed model of an endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.deploy.roles import Roles
 def fates(
     endpoint: FoundEndpoint | None, actions: tuple[Action, ...], new: tuple[str, str] | None = None
 ) -> tuple[Fate, ...]:
-    """What the actions do to each deployed model; ``new`` is the id of one that they add, and its name."""
+    """The fate of each deployed model under these actions; ``new`` is the id and name of an added one."""
     split = endpoint.split if endpoint else {}
     before = roles = endpoint.roles if endpoint else Roles()
     gone: set[str] = set()

@@ -1,4 +1,4 @@
-"""Deploy: what is wrong on this machine first, then one survey, one plan, and the plan carried out."""
+"""Deploy: check this machine's files, survey the cloud, make a plan, carry it out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Uploaded:
-    """Where the archive lies (gs://BUCKET/FOLDER) and how many bytes this run sent for it."""
+    """The archive's place (gs://BUCKET/FOLDER) and the number of bytes that this run sent."""
 
     artifact_uri: str
     sent_bytes: int
@@ -30,7 +30,7 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What deploy ends with. ``traffic`` is percent by deployed model id; ``kept`` ones only cost."""
+    """The result of a deploy. ``traffic`` is percent by deployed model id; ``kept`` ones have no traffic."""
 
     uploaded: Uploaded
     model: str
@@ -44,12 +44,12 @@ class Deployed:
 
 
 def check_local(config: DeployConfig, archive: ArchiveFile) -> Supplies:
-    """Read what a deploy needs from this machine, whole, before the first call to a cloud.
+    """Read every file that a deploy needs, completely, before the first call to a cloud.
 
     Raises MarqueeError when the archive or ``smoke.expected`` cannot be read.
     """
     try:
-        archive.crc32c  # noqa: B018 - reads the file once; the upload and the survey compare with it
+        archive.crc32c  # noqa: B018 - computed here once; the upload and the survey compare with it
     except OSError as error:
         raise MarqueeError(
             f"{archive.path} cannot be read: {error.strerror}", cure="marquee build"
@@ -65,7 +65,7 @@ def plan(
     adopt: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
-    """What a deploy does. Nothing is changed; what an earlier run began is waited for.
+    """The plan of a deploy. Waits for operations that an earlier run began; changes nothing.
 
     Raises MarqueeError when the deploy must not begin.
     """
@@ -90,16 +90,17 @@ def deploy(
 def carry_out_deploy(
     connection: Connection, config: DeployConfig, made: Plan, supplies: Supplies, progress: Progress
 ) -> Deployed:
-    """Do what the plan says, in order.
+    """Carry out the plan's actions in order.
 
-    Raises Unproven, Unknown or Unanswered, having left everything as it is; any other MarqueeError with the
-    container's words, having taken back what never served.
+    Raises Unproven, Unknown or Unanswered and leaves everything in place: nothing has failed then. Otherwise
+    raises MarqueeError with the last lines of the container's log, after removing what this run created and
+    what never served.
     """
     run = Execution(connection, config, progress, made.split_before, supplies)
     for action in made.actions:
         try:
             run.carry_out(action)
-        except (Unanswered, Unproven, Unknown):  # nothing has failed; taking it back would waste it
+        except (Unanswered, Unproven, Unknown):  # nothing has failed, so the next run can use it
             raise
         except MarqueeError as error:
             if run.proof is not None or not _is_registered(made, run) or not made.on_failure:
@@ -109,7 +110,7 @@ def carry_out_deploy(
 
 
 def _is_registered(made: Plan, run: Execution) -> bool:
-    """Whether the plan is past its registration: only then there is something to take back."""
+    """Whether the version is registered; before that there is nothing to remove."""
     return run.version_id is not None or not any(isinstance(action, Register) for action in made.actions)
 
 
@@ -120,7 +121,7 @@ def _taken_back(run: Execution, made: Plan, error: MarqueeError) -> MarqueeError
             gone = take_back(run, made.on_failure)
         taken = f"\n  taken back: {', '.join(gone)}" if gone else ""
     except MarqueeError as trouble:
-        taken = f"\n  not all of it could be taken back: {trouble}; `marquee teardown` removes it"
+        taken = f"\n  not everything could be removed: {trouble}; `marquee teardown` removes the rest"
     told = "".join(f"\n  container: {line}" for line in lines)
     return MarqueeError(f"{error}{told}{taken}", cure=error.cure)
 

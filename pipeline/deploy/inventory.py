@@ -1,4 +1,4 @@
-"""What a survey finds in a cloud, as values. They name no provider: a plan is made of them alone."""
+"""What a survey finds in a cloud, as values. A plan is made from these alone; they name no provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.deploy.roles import Roles
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a deployed model runs on. Only its replica counts can be changed while it is deployed."""
+    """A deployed model's machine and accelerator. They cannot be changed while it is deployed."""
 
     machine: str
     accelerator: str | None
@@ -25,7 +25,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Least and most replicas, and the autoscaling targets by name (see ``config.Autoscaling``)."""
+    """Minimum and maximum replicas, and the autoscaling targets by name (see ``config.Autoscaling``)."""
 
     min_replicas: int
     max_replicas: int
@@ -34,7 +34,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version of a model. ``ours``: this very version carries marquee's label.
+    """A registered version of a model. ``ours``: the version itself carries marquee's label.
 
     Digests are the first 40 hex digits. ``deployed_on`` names the endpoints that hold the version.
     """
@@ -59,9 +59,9 @@ class Version:
 class Serving:
     """A deployed model. ``ours``: its model version carries marquee's label. ``share`` is in percent.
 
-    ``dollars`` is the price of one replica for an hour, None where the table has none. ``proved``: an
-    earlier run saw the right picture of this very deployed model. ``is_default``: its version is the
-    model's default version.
+    ``dollars`` is the price of one replica for an hour, None where the table has no price. ``proved``: an
+    earlier run received the right smoke picture from this deployed model. ``is_default``: its version is
+    the model's default version.
     """
 
     id: str
@@ -79,7 +79,7 @@ class Serving:
 
     @property
     def dollars_per_hour(self) -> float:
-        """Of the least number of replicas; 0 where the price is unknown."""
+        """The cost of the minimum number of replicas; 0 where the price is unknown."""
         return (self.dollars or 0.0) * max(1, self.scaling.min_replicas)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Serving:
 class FoundEndpoint:
     """An endpoint with its deployed models, oldest first. ``ours``: it carries marquee's label.
 
-    ``labelled``: its labels say exactly these roles; otherwise some were derived from its traffic.
+    ``labelled``: its labels hold exactly these roles; otherwise some roles were derived from its traffic.
     """
 
     id: str
@@ -113,7 +113,7 @@ class FoundEndpoint:
 
     @property
     def split(self) -> dict[str, int]:
-        """Percent by deployed model id, without those that have none."""
+        """Traffic in percent by deployed model id; models without traffic are left out."""
         return {model.id: model.share for model in self.deployed if model.share}
 
     def find(self, deployed_id: str) -> Serving | None:
@@ -122,7 +122,7 @@ class FoundEndpoint:
 
 @dataclass(frozen=True)
 class StoredArchive:
-    """The place of one archive in a bucket. ``matches`` is None where no object is there."""
+    """The place of one archive in a bucket. ``matches`` is None where no such object exists."""
 
     uri: str
     bucket: str
@@ -132,7 +132,7 @@ class StoredArchive:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object below the model's folder. ``ours``: it carries the mark that an upload of marquee leaves."""
+    """An object below the model's folder. ``ours``: its metadata says that marquee uploaded it."""
 
     uri: str
     generation: int
@@ -141,7 +141,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class FoundBucket:
-    """A bucket as far as a teardown has to know it."""
+    """The facts about a bucket that a teardown needs."""
 
     name: str
     ours: bool
@@ -151,7 +151,7 @@ class FoundBucket:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The model's versions (oldest first) and the endpoint; None where there is none."""
+    """The model's versions (oldest first) and the endpoint, None if it does not exist."""
 
     versions: tuple[Version, ...]
     endpoint: FoundEndpoint | None

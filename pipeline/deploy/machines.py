@@ -1,4 +1,4 @@
-"""Machines, replicas and targets between the configuration's words and Vertex AI's messages."""
+"""Converts machines, replicas and targets between the configuration and Vertex AI's messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Google's long-running operations: waited for with the time spent so far, and found again after a break."""
+"""Waits for Google's long-running operations, and finds those that an interrupted run began."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _PATIENCE_SECONDS = 600.0
 
 
 def wait(connection: Connection, operation: Any, doing: str, progress: Progress) -> Any:
-    """The result of an operation that a client's method returned; raises what it failed with.
+    """Wait for an operation and return its result; raises the operation's error if it fails.
 
-    Raises Unanswered after ``connection.operation_seconds``: the operation goes on in the cloud.
+    Raises Unanswered after ``connection.operation_seconds``; the operation then goes on in the cloud.
     """
     _watch(operation.done, doing, operation.operation.name, connection.operation_seconds, progress)
     return operation.result()
 
 
 def await_running(connection: Connection, resource: str, progress: Progress) -> int:
-    """Wait until nothing runs any more on a model or endpoint that an earlier, interrupted run began.
+    """Wait until every operation on a model or endpoint has ended that an interrupted run began.
 
-    The state is read again after it, whatever became of it. Returns how many there were.
+    Whether they succeeded does not matter: the caller reads the state afterwards. Returns their number.
     """
     running = [operation.name for operation in _listed(connection, resource) if not operation.done]
     for name in running:
-        progress.note(f"an operation of an earlier run still runs, waiting for it: {name}")
+        progress.note(f"waiting for an operation that an earlier run began: {name}")
         is_done = _question(connection, name)
         _watch(is_done, "an operation of an earlier run", name, connection.operation_seconds, progress)
     return len(running)
@@ -58,7 +58,7 @@ def _question(connection: Connection, name: str) -> Callable[[], bool]:
 
 
 def _answers_yes(is_done: Callable[[], bool], started: float) -> bool:
-    """Ask; a service that is not there for a moment has not said that the work is over."""
+    """Whether the operation is done; False when the service does not answer for a moment."""
     from google.api_core.exceptions import ServiceUnavailable
 
     try:
@@ -76,7 +76,8 @@ def _watch(is_done: Callable[[], bool], doing: str, name: str, seconds: float, p
         now = time.monotonic()
         if now - started > seconds:
             raise Unanswered(
-                f"{doing} is not done after {seconds:g} s (operation_timeout); it goes on there: {name}",
+                f"{doing} is not done after {seconds:g} s (operation_timeout); "
+                f"it continues in the cloud: {name}",
                 cure="run it again: it finds the operation and waits for it",
             )
         if now - noted > _NOTE_EVERY_SECONDS:

@@ -1,4 +1,4 @@
-"""What stands in the way of a deploy: other people's models and endpoints, and things of another kind."""
+"""Checks that a deploy does not collide with resources of other people or of another kind."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def check_place(config: DeployConfig, found: Inventory, adopt: bool) -> tuple[st
         raise MarqueeError(
             f"endpoint {config.endpoint} was not made by marquee; "
             f"it serves {serving_list(endpoint.deployed)}",
-            cure="choose another name (endpoint in deploy.yaml), or enter beside what serves there: "
+            cure="choose another name (endpoint in deploy.yaml), or deploy beside those models: "
             "marquee deploy --adopt",
         )
     if endpoint.dedicated != config.dedicated:
         kind = "dedicated" if endpoint.dedicated else "shared"
         raise MarqueeError(
-            f"endpoint {config.endpoint} exists and is {kind}; dedicated: {config.dedicated} was asked for",
-            cure="choose another endpoint name, or say dedicated as the endpoint is",
+            f"endpoint {config.endpoint} exists and is {kind}, but the configuration says "
+            f"dedicated: {config.dedicated}",
+            cure="choose another endpoint name, or set dedicated to match the endpoint",
         )
     return _remarks(config, endpoint)
 
@@ -53,10 +54,10 @@ def _remarks(config: DeployConfig, endpoint: FoundEndpoint) -> tuple[str, ...]:
     theirs = [model for model in endpoint.foreign if model.share]
     if not theirs:
         return ()
-    told = f"not marquee's, never undeployed, at most scaled: {serving_list(tuple(theirs))}"
+    told = f"not marquee's: never undeployed, their shares are at most scaled: {serving_list(tuple(theirs))}"
     if config.traffic < 100:
         return (told,)
     return (
         told,
-        "traffic 100 means all of marquee's share there; --traffic N asks for more or less of it all",
+        "traffic 100 means all of marquee's share there; --traffic N sets a share of all traffic",
     )

@@ -1,6 +1,6 @@
-"""A plan: what a command changes, as values, in order. It is printed, and then exactly it is carried out.
+"""A plan: the changes of a command as values, in order. It is printed first and then carried out unchanged.
 
-The values name no provider. Only ``carry_out.py`` knows how an action is done in a cloud.
+The values name no provider. Only ``carry_out.py`` knows how to carry out an action in a cloud.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipeline.rules import Price
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One step. ``dollars_per_hour`` is what it adds to the bill (negative: what it saves).
+    """One step. ``dollars_per_hour`` is the change of the running costs (negative: a saving).
 
-    ``takes_away`` says what is gone afterwards, "" when nothing is.
+    ``takes_away`` names what the action removes, "" if it removes nothing.
     """
 
     verb: ClassVar[str] = ""
@@ -30,7 +30,7 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Keep(Action):
-    """Already as it should be; nothing is done."""
+    """The resource is already as wanted; nothing is done."""
 
     verb = "keep"
     changes = False
@@ -44,14 +44,14 @@ class CreateBucket(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload(Action):
-    """The archive to its place in the bucket."""
+    """Upload the archive to its place in the bucket."""
 
     verb = "upload"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Register(Action):
-    """A new version of the model, from the archive. ``known`` are the versions that were there before."""
+    """Register the archive as a new version. ``known`` are the versions that exist before it."""
 
     verb = "register"
     model_id: str
@@ -66,7 +66,7 @@ class CreateEndpoint(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Deploy(Action):
-    """The model onto the endpoint. ``version_id`` None: the version that this plan registers."""
+    """Deploy a version to the endpoint. ``version_id`` None: the version that this plan registers."""
 
     verb = "deploy"
     deployed_id: str
@@ -77,7 +77,7 @@ class Deploy(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Resize(Action):
-    """Other replica counts or autoscaling targets for a deployed model."""
+    """Change a deployed model's replica counts or autoscaling targets."""
 
     verb = "resize"
     deployed_id: str
@@ -85,7 +85,7 @@ class Resize(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Smoke(Action):
-    """Ask until this deployed model has drawn, and look at its picture. It changes nothing."""
+    """Send requests until this deployed model has drawn, and check its picture. Changes nothing."""
 
     verb = "smoke"
     changes = False
@@ -94,9 +94,9 @@ class Smoke(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic(Action):
-    """The traffic split and the roles, written in one call. ``roles`` None: marquee's notes are removed.
+    """Write the traffic split and the roles in one call. ``roles`` None: remove marquee's role labels.
 
-    ``proved`` names the deployed model whose right picture was seen by now, if this plan asks for one.
+    ``proved`` is the deployed model that passed this plan's smoke test, if the plan has one.
     """
 
     verb = "traffic"
@@ -108,7 +108,7 @@ class Traffic(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeDefault(Action):
-    """The version that is meant when no version is named."""
+    """Make a version the one that is used when no version is named."""
 
     verb = "default"
     model_id: str
@@ -117,7 +117,7 @@ class MakeDefault(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class Undeploy(Action):
-    """``split`` is the traffic afterwards."""
+    """Undeploy a model; ``split`` is the traffic afterwards."""
 
     verb = "undeploy"
     deployed_id: str
@@ -132,7 +132,7 @@ class DeleteEndpoint(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteModel(Action):
-    """The model with all its versions."""
+    """Delete the model with all its versions."""
 
     verb = "delete"
     model_id: str
@@ -162,7 +162,7 @@ class DeleteBucket(Action):
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of one deployed model; shares are percent, ``after`` None when it is undeployed."""
+    """One deployed model's share before and after the plan, in percent; ``after`` None: it is undeployed."""
 
     id: str
     deployed_model: str
@@ -183,14 +183,15 @@ def _with_role(share: int, role: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The actions of a command, in order, and what becomes of each deployed model of the endpoint.
+    """The actions of a command, in order, and their effect on each deployed model of the endpoint.
 
-    ``on_failure`` is done instead of the rest when the new model fails, as far as it is there by then.
-    ``left`` lists what stays because it is not marquee's. ``price`` is of one replica (None: not in the
-    table); ``min_dollars`` and ``max_dollars`` are per hour with the least and the most replicas;
-    ``running_dollars`` is today's cost per hour of the endpoint. ``split_before`` is the traffic that the
-    plan was made for, in percent by deployed model id. The last three are of a deploy: the deployed model
-    it is about, its version (None: registered by the plan) and the archive's place.
+    ``on_failure`` replaces the remaining actions when the new model fails; it skips resources that were not
+    made yet. ``left`` lists resources that stay because they are not marquee's. ``price`` is the price of one
+    replica (None: not in the table); ``min_dollars`` and ``max_dollars`` are the costs per hour of the
+    minimum and the maximum number of replicas; ``running_dollars`` is the endpoint's present cost per hour.
+    ``split_before`` is the traffic that the plan was made for, in percent by deployed model id. The last
+    three are for a deploy: its deployed model, that model's version (None: registered by the plan) and the
+    archive's place.
     """
 
     command: str
@@ -213,7 +214,7 @@ class Plan:
         return any(action.changes for action in self.actions)
 
     def document(self) -> dict[str, Any]:
-        """The plan for a JSON document."""
+        """The plan as values for a JSON document."""
         lists = {
             "actions": [_document(action) for action in self.actions],
             "on_failure": [_document(action) for action in self.on_failure],

@@ -1,4 +1,4 @@
-"""The plan of a deploy: from the configuration, the archive and what was found, without asking any cloud."""
+"""Makes the plan of a deploy from the configuration, the archive and the survey; calls no cloud."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from pipeline.rules import replica_price
 
 
 def plan_deploy(config: DeployConfig, archive: ArchiveFile, found: Inventory, adopt: bool) -> Plan:
-    """Raises MarqueeError where something stands in the way, before anything is changed."""
+    """The plan. Raises MarqueeError when existing resources prevent the deploy; nothing is changed then."""
     notes = check_place(config, found, adopt)
     version = found.version_of(short(archive.archive_digest), config.image_uri)
     target = _target(config, archive, found, version)
@@ -78,7 +78,7 @@ def _canary_note(endpoint: FoundEndpoint | None, target: Target) -> tuple[str, .
 
 
 def wanted_hardware(config: DeployConfig) -> Hardware:
-    """The part of the configuration that a deployed model cannot change."""
+    """The configured hardware, which cannot be changed once the model is deployed."""
     accelerator = config.accelerator or None
     count = config.accelerator_count if accelerator else 0
     return Hardware(config.machine, accelerator, count, config.spot, config.service_account or "")
@@ -90,9 +90,9 @@ def wanted_scaling(config: DeployConfig) -> Scaling:
 
 
 def _target(config: DeployConfig, archive: ArchiveFile, found: Inventory, version: Version | None) -> Target:
-    """The deployed model that is wanted: the one that is there, or a new one with an id of its own.
+    """The deployed model that the deploy is for: an existing one, or a new one with a new id.
 
-    The id follows from what is deployed on what, so that a run after a break finds the first one's work.
+    The id is computed from content and hardware, so that a run after an interrupted one finds its deployment.
     """
     hardware, scaling = wanted_hardware(config), wanted_scaling(config)
     content = f"{config.model}|{archive.archive_digest}|{config.image_uri}"
@@ -149,7 +149,7 @@ def _version_text(version: Version | None) -> str:
 
 
 def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars: float) -> tuple[Action, ...]:
-    """What is taken back when the new model fails: nothing of what has ever served."""
+    """The actions that remove the new model when it fails; a model that has ever served is not removed."""
     if target.ever_served(found.endpoint):
         return ()
     endpoint, back = found.endpoint, list[Action]()
@@ -157,12 +157,16 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
     saved = -dollars * max(1, config.min_replicas)
     thing = f"deployed model {target.id}"
     others = [model for model in found.deployed if model.id != target.id]
-    if others and not rest:  # a model that has all the traffic cannot be undeployed before it is taken away
+    if others and not rest:  # Vertex AI does not undeploy a model that has all the traffic
         stays = endpoint is not None and any(model.ours for model in others)
         roles = endpoint.roles.without(target.id) if endpoint and stays else None
         back.append(
             Traffic(
-                thing="on the endpoint", detail="nobody is asked", split={}, roles=roles, command="deploy"
+                thing="on the endpoint",
+                detail="no model gets requests",
+                split={},
+                roles=roles,
+                command="deploy",
             )
         )
     back.append(
@@ -175,7 +179,7 @@ def _on_failure(config: DeployConfig, found: Inventory, target: Target, dollars:
 
 
 def _heirs(endpoint: FoundEndpoint, leaving: str) -> list[str]:
-    """Whoever gets the traffic when the failed model had all of it: ours, the one in service first."""
+    """Our models that get the traffic when the failed model had all of it; the one in service comes first."""
     ours = [model.id for model in endpoint.our_models if model.id != leaving]
     first = (endpoint.roles.in_service, endpoint.roles.predecessor)
     return sorted(ours, key=lambda id_: first.index(id_) if id_ in first else len(first))

@@ -1,4 +1,4 @@
-"""The archive in the Model Registry: a new version of its model."""
+"""Registers the archive in the Model Registry as a new version of its model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(
 ) -> str:
     """Register the archive; returns the new version's number.
 
-    Raises Unanswered when the model has other versions by now than ``known``: another run is at work.
+    Raises Unanswered when the model no longer has exactly the versions ``known``: another run is at work.
     """
     from google.cloud.aiplatform_v1.types import UploadModelRequest
 
@@ -38,8 +38,8 @@ def register(
     now = [model.version_id for model in model_versions(connection, config.model)]
     if now != list(known):
         raise Unanswered(
-            f"model {config.model} was registered by another run meanwhile: versions {', '.join(now)}",
-            cure="run it again: it goes on from there",
+            f"model {config.model} was registered by another run in the meantime: versions {', '.join(now)}",
+            cure="run it again: it continues from those versions",
         )
     place = {"parent_model": name} if known else {"model_id": config.model}
     artifact_uri = f"gs://{config.bucket_name}/{folder_of(config.model, archive.archive_digest)}"
@@ -52,7 +52,7 @@ def register(
 
 
 def wanted_model(config: DeployConfig, archive: ArchiveFile, artifact_uri: str) -> Model:
-    """The Model message for an archive; its digests travel as labels."""
+    """The Model message for an archive, with its digests as labels."""
     from google.cloud.aiplatform_v1.types import Model
 
     digests = {ARCHIVE_LABEL: short(archive.archive_digest), WEIGHTS_LABEL: short(archive.weights_digest)}
@@ -68,13 +68,13 @@ def wanted_model(config: DeployConfig, archive: ArchiveFile, artifact_uri: str) 
 
 
 def container_spec(config: DeployConfig) -> ModelContainerSpec:
-    """A prebuilt image knows its own routes and takes no probes; marquee's own is told all of it."""
+    """The container of the model: a prebuilt image has fixed routes and probes, marquee's image gets ours."""
     from google.cloud.aiplatform_v1.types import ModelContainerSpec, Port, Probe
 
     timeout = {"seconds": config.deployment_timeout} if config.deployment_timeout else None
     if parse_prebuilt(config.image_uri):
         return ModelContainerSpec(image_uri=config.image_uri, deployment_timeout=timeout)
-    # /ping is 200 while the worker still loads; the image's own check asks the model itself.
+    # /ping answers 200 while the worker still loads, so the image's own check asks the model itself.
     ready = Probe(exec_=Probe.ExecAction(command=_READY), period_seconds=20, timeout_seconds=15)
     return ModelContainerSpec(
         image_uri=config.image_uri,

@@ -1,6 +1,6 @@
-"""Which part each deployed model plays: in service, canary or predecessor; kept as labels of the endpoint.
+"""The roles of deployed models (in service, canary, predecessor), stored as labels of the endpoint.
 
-The labels are written in the same call as the traffic, so that the two never disagree.
+The labels are written in the same call as the traffic, so that they always agree with it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _ROLE_LABELS = (IN_SERVICE_LABEL, CANARY_LABEL, PREDECESSOR_LABEL)
 
 @dataclass(frozen=True)
 class Roles:
-    """Deployed model ids; None where nobody plays the part. A deployed model plays one part at most."""
+    """The deployed model id in each role, None if there is none. A model has one role at most."""
 
     in_service: str | None = None
     canary: str | None = None
     predecessor: str | None = None
 
     def of(self, deployed_id: str) -> str:
-        """The part of a deployed model in words, "" when it plays none."""
+        """The role of a deployed model in words, "" if it has none."""
         names = ("in_service", "canary", "predecessor")
         return next((name.replace("_", " ") for name in names if getattr(self, name) == deployed_id), "")
 
     def without(self, deployed_id: str) -> Roles:
-        """The roles when a deployed model is gone."""
+        """The roles after a deployed model is removed."""
         kept = (None if id_ == deployed_id else id_ for id_ in self.ids)
         return Roles(*kept)
 
@@ -41,22 +41,23 @@ class Roles:
 
 @dataclass(frozen=True)
 class Share:
-    """A deployed model of ours, as far as roles are derived from it."""
+    """The facts about a deployed model of ours from which roles are derived."""
 
     id: str
     percent: int
 
 
 def is_labelled(labels: Mapping[str, str]) -> bool:
-    """Whether roles were ever written here; an older marquee wrote none."""
+    """Whether the endpoint has role labels; older marquees wrote none."""
     return any(label in labels for label in (*_ROLE_LABELS, COMMAND_LABEL))
 
 
 def read_roles(labels: Mapping[str, str], ours: Sequence[Share], others_have_traffic: bool) -> Roles:
-    """The roles among ``ours`` (oldest first). A label that names a model which is gone says nothing.
+    """The roles among ``ours`` (oldest first). A label is ignored if its model no longer exists.
 
     A model with traffic and no role is a canary: a deployment gets its share before its role is written.
-    Where none of ours is in service by its label, the largest share is, unless others have traffic.
+    Without a label for "in service", our model with the largest share is in service, unless models of
+    others have traffic.
     """
     if not is_labelled(labels):
         return _derived(ours, others_have_traffic)
@@ -74,7 +75,7 @@ def read_roles(labels: Mapping[str, str], ours: Sequence[Share], others_have_tra
 
 
 def _labelled(labels: Mapping[str, str], ids: Collection[str]) -> Roles:
-    """The roles as the labels say, of models that are there. One that has two roles has the first of them."""
+    """The roles in the labels, for models that exist. A model with two roles keeps the first."""
     roles = Roles(*(id_ if (id_ := labels.get(label)) in ids else None for label in _ROLE_LABELS))
     if roles.canary == roles.in_service:
         roles = replace(roles, canary=None)
@@ -82,12 +83,12 @@ def _labelled(labels: Mapping[str, str], ids: Collection[str]) -> Roles:
 
 
 def are_written(labels: Mapping[str, str], roles: Roles) -> bool:
-    """Whether the labels say exactly these roles."""
+    """Whether the labels hold exactly these roles."""
     return is_labelled(labels) and tuple(labels.get(label) for label in _ROLE_LABELS) == roles.ids
 
 
 def _derived(ours: Sequence[Share], others_have_traffic: bool) -> Roles:
-    """From the traffic alone: the largest share serves, the newest other with traffic is the canary."""
+    """Roles from the traffic alone: the largest share is in service, the newest other one is the canary."""
     serving = [share for share in ours if share.percent]
     idle = [share for share in ours if not share.percent]
     predecessor = idle[-1].id if idle else None
@@ -101,17 +102,17 @@ def _derived(ours: Sequence[Share], others_have_traffic: bool) -> Roles:
 
 
 def proof_key(deployed_id: str) -> str:
-    """The label that says that the right picture of this deployed model was seen."""
+    """The label's key that marks this deployed model as proved."""
     return _PROVED_PREFIX + deployed_id
 
 
 def with_roles(
     labels: Mapping[str, str], roles: Roles, command: str, created: Mapping[str, str], proved: Collection[str]
 ) -> dict[str, str]:
-    """``labels`` with these roles; others' labels stay as they are.
+    """``labels`` with these roles; labels that are not marquee's stay as they are.
 
-    ``created`` gives the time of creation of each deployed model that is there, the value of its proof: an
-    id may be used again after an undeploy, and a proof is of one deployed model only.
+    ``created`` is the creation time of each deployed model. A proof's label holds it as its value: an id may
+    be used again after an undeploy, and the proof must not apply to the later model.
     """
     kept = without_roles(labels)
     proofs = {
@@ -124,7 +125,7 @@ def with_roles(
 
 
 def without_roles(labels: Mapping[str, str]) -> dict[str, str]:
-    """``labels`` without any of marquee's notes on roles and proofs."""
+    """``labels`` without marquee's labels for roles and proofs."""
     noted = (*_ROLE_LABELS, COMMAND_LABEL)
     return {
         key: value for key, value in labels.items() if key not in noted and not key.startswith(_PROVED_PREFIX)

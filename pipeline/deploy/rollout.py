@@ -20,7 +20,7 @@ from pipeline.progress import Progress
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1.types import Endpoint
 
-_BEING_DEPLOYED = "0"  # the key by which a traffic split means the model that is deployed with it
+_BEING_DEPLOYED = "0"  # the key for the new model in the traffic split of its own DeployModel request
 
 
 def create_endpoint(connection: Connection, config: DeployConfig, progress: Progress) -> None:
@@ -48,14 +48,14 @@ def wanted_endpoint(config: DeployConfig) -> Endpoint:
 
 
 def read_unchanged(connection: Connection, endpoint_id: str, split: Mapping[str, int]) -> Endpoint:
-    """The endpoint as it is now. Raises Unanswered when its traffic is not the one the plan was made for."""
+    """The endpoint, read again. Raises Unanswered when its traffic has changed since the plan was made."""
     endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name(endpoint_id))
     now = {key: share for key, share in endpoint.traffic_split.items() if share}
     if now != dict(split):
         raise Unanswered(
-            f"the traffic of endpoint {endpoint_id} was changed by somebody else meanwhile: "
+            f"the traffic of endpoint {endpoint_id} was changed by somebody else in the meantime: "
             f"{now}, not {dict(split)}",
-            cure="run it again: it plans anew from what is there",
+            cure="run it again: it makes a new plan",
         )
     return endpoint
 
@@ -63,7 +63,7 @@ def read_unchanged(connection: Connection, endpoint_id: str, split: Mapping[str,
 def deploy_model(
     connection: Connection, config: DeployConfig, action: Deploy, version_id: str, progress: Progress
 ) -> None:
-    """Put the version on the endpoint, with the share that the plan gives it at first."""
+    """Deploy the version to the endpoint with its first share of the traffic."""
     from google.cloud.aiplatform_v1.types import DeployedModel
 
     model = DeployedModel(
@@ -84,12 +84,12 @@ def deploy_model(
 
 
 def resize(connection: Connection, config: DeployConfig, deployed_id: str, progress: Progress) -> None:
-    """Replica counts and targets are the only things a deployed model can change."""
+    """Change replica counts and targets, the only properties that a deployed model can change."""
     name = connection.endpoint_name(config.endpoint)
     endpoint = connection.endpoints.get_endpoint(name=name)
     there = next((model for model in endpoint.deployed_models if model.id == deployed_id), None)
     if there is None:
-        raise MarqueeError(f"deployed model {deployed_id} is gone meanwhile", cure="run it again")
+        raise MarqueeError(f"deployed model {deployed_id} no longer exists", cure="run it again")
     wanted = wanted_resources(config)
     fields = ("min_replica_count", "max_replica_count", "autoscaling_metric_specs")
     for field in fields:
@@ -104,7 +104,7 @@ def resize(connection: Connection, config: DeployConfig, deployed_id: str, progr
 def set_traffic(connection: Connection, endpoint: Endpoint, action: Traffic) -> None:
     """Replace the traffic split and marquee's labels in one call; other labels stay.
 
-    The etag of what was read goes along, so that nobody's change in between is lost.
+    The request carries the etag that was read, so that it fails if somebody changed the endpoint meanwhile.
     """
     from google.cloud.aiplatform_v1.types import Endpoint
 
@@ -122,7 +122,7 @@ def set_traffic(connection: Connection, endpoint: Endpoint, action: Traffic) -> 
 def undeploy(
     connection: Connection, endpoint_id: str, model_id: str, split: Mapping[str, int], progress: Progress
 ) -> None:
-    """Take a deployed model off; ``split`` is the traffic afterwards, empty when nobody is asked any more."""
+    """Undeploy a model; ``split`` is the traffic afterwards, empty if no model gets any."""
     operation = connection.endpoints.undeploy_model(
         endpoint=connection.endpoint_name(endpoint_id), deployed_model_id=model_id, traffic_split=dict(split)
     )

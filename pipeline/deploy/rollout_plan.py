@@ -1,4 +1,4 @@
-"""The part of a deploy's plan that touches the endpoint: deploy, smoke, traffic with roles, undeploy."""
+"""The part of a deploy's plan that changes the endpoint: deploy, smoke, traffic with roles, undeploy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _COMMAND = "deploy"
 
 @dataclass(frozen=True)
 class Target:
-    """The deployed model that a deploy is about. ``there`` is None before it is deployed, and ``version``
-    before its archive is registered."""
+    """The deployed model that a deploy is for.
+
+    ``there`` is None before it is deployed, ``version`` is None before its archive is registered.
+    """
 
     id: str
     version: Version | None
@@ -25,10 +27,10 @@ class Target:
     scaling: Scaling
 
     def ever_served(self, endpoint: FoundEndpoint | None) -> bool:
-        """Whether it has been in service, or was proved: then a later failure takes nothing back.
+        """Whether it has been in service or was proved; then a later failure removes nothing.
 
-        Where a role was derived from the traffic, a model that is in service beside others counts as one
-        that served.
+        With a role derived from the traffic, a model counts as one that served if it is in service beside
+        others.
         """
         if self.there is None or endpoint is None:
             return False
@@ -38,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the traffic ends: the split, the roles, and the deployed models that leave."""
+    """The state after the deploy: the split, the roles, and the deployed models to undeploy."""
 
     split: dict[str, int]
     roles: Roles
@@ -46,11 +48,11 @@ class Outcome:
 
 
 def rollout_actions(config: DeployConfig, found: Inventory, target: Target, dollars: float) -> list[Action]:
-    """``dollars`` is the price of one replica for an hour."""
+    """The actions on the endpoint; ``dollars`` is the price of one replica for an hour."""
     endpoint = found.endpoint
     share = min(config.smoke.percent, config.traffic)
     actions = _arrival(config, endpoint, target, share, dollars)
-    detail = f"asked for {config.smoke.seconds} s at most, until this deployed model has drawn"
+    detail = f"requests for {config.smoke.seconds} s at most, until this deployed model has drawn"
     actions.append(Smoke(thing=f"deployed model {target.id}", detail=detail, deployed_id=target.id))
     end = _outcome(config, endpoint, target, share)
     actions.append(_traffic_action(endpoint, target, end, actions))
@@ -60,7 +62,7 @@ def rollout_actions(config: DeployConfig, found: Inventory, target: Target, doll
 
 
 def undeployed(model: Serving, split: dict[str, int]) -> Undeploy:
-    """The action that takes a deployed model of ours off; ``split`` is the traffic afterwards."""
+    """The action that undeploys a model of ours; ``split`` is the traffic afterwards."""
     return Undeploy(
         thing=f"deployed model {model.id}",
         detail=f"{model.model_id} version {model.version_id} on {model.hardware}",
@@ -72,18 +74,18 @@ def undeployed(model: Serving, split: dict[str, int]) -> Undeploy:
 
 
 def shares_text(split: dict[str, int], roles: Roles | None) -> str:
-    """A split in words, with the roles of those who play one."""
+    """A split in words, with the roles of the models that have one."""
     played = roles or Roles()
     idle = [id_ for id_ in played.ids if id_ is not None and id_ not in split]
     told = [*split.items(), *((id_, 0) for id_ in idle)]
     words = [f"{id_}: {share} % {played.of(id_)}".rstrip() for id_, share in told]
-    return ", ".join(words) or "nobody is asked"
+    return ", ".join(words) or "no model gets requests"
 
 
 def _arrival(
     config: DeployConfig, endpoint: FoundEndpoint | None, target: Target, share: int, dollars: float
 ) -> list[Action]:
-    """The new model on the endpoint with enough traffic to be reached."""
+    """Deploy the new model with enough traffic that requests reach it."""
     before = endpoint.split if endpoint else {}
     there = target.there
     if there is None:
@@ -109,9 +111,9 @@ def _arrival(
 
 
 def _while_asked(endpoint: FoundEndpoint, target: Target) -> Roles:
-    """The roles while the model is asked for its picture: a canary, unless it has served before.
+    """The roles during the smoke test: the model is a canary, unless it has served before.
 
-    A predecessor stays one, so that a rollback from here withdraws its traffic and does not undeploy it.
+    A predecessor keeps its role, so that a rollback takes away its traffic and does not undeploy it.
     """
     roles = endpoint.roles
     if target.id in (roles.in_service, roles.predecessor):
@@ -145,14 +147,14 @@ def _outcome(config: DeployConfig, endpoint: FoundEndpoint | None, target: Targe
 
 
 def is_beside_a_canary(endpoint: FoundEndpoint, target: Target) -> bool:
-    """Whether what is to be deployed serves already, and a canary is being tried: then both stay."""
+    """Whether the model is in service already and a canary is on trial; then the deploy changes neither."""
     return endpoint.roles.in_service == target.id and endpoint.roles.canary is not None
 
 
 def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
-    """All of marquee's traffic; the one before stays as predecessor, the others leave.
+    """Give the new model all of marquee's traffic; the one before becomes predecessor, others are undeployed.
 
-    Where others have all the traffic the new model stays a canary beside them.
+    Where models of others have all the traffic, the new model stays a canary.
     """
     roles, split = endpoint.roles, endpoint.split
     foreign = [model.id for model in endpoint.foreign]
@@ -169,7 +171,7 @@ def _in_service(endpoint: FoundEndpoint, target: Target, least: int) -> Outcome:
 
 
 def _as_canary(endpoint: FoundEndpoint, target: Target, percent: int) -> Outcome:
-    """``percent`` for the new model, the rest in proportion; a canary that was there before leaves."""
+    """The new model gets ``percent``, the others the rest in proportion; an earlier canary is undeployed."""
     roles = endpoint.roles
     kept = roles.without(target.id)
     after = Roles(kept.in_service, target.id, kept.predecessor)
@@ -181,14 +183,14 @@ def _as_canary(endpoint: FoundEndpoint, target: Target, percent: int) -> Outcome
 
 
 def _idle_without_role(endpoint: FoundEndpoint, roles: Roles) -> tuple[Serving, ...]:
-    """What an interrupted run did not come to undeploy."""
+    """Models without traffic and role, which an interrupted run did not undeploy."""
     return tuple(model for model in endpoint.our_models if model.id not in roles.ids and not model.share)
 
 
 def _traffic_action(
     endpoint: FoundEndpoint | None, target: Target, end: Outcome, earlier: list[Action]
 ) -> Action:
-    """The last word on traffic and roles, unless all of it is written already."""
+    """The final traffic and roles; a Keep if they are already written."""
     proved = target.there is not None and target.there.proved
     moved = any(isinstance(action, (Deploy, Traffic)) for action in earlier)
     written = (
@@ -213,7 +215,7 @@ def _traffic(split: dict[str, int], roles: Roles, proved: str | None) -> Traffic
 
 
 def _default_action(found: Inventory, target: Target, end: Outcome) -> list[Action]:
-    """Whatever is in service is the default version; a first version is so by itself."""
+    """Make the version in service the default; Vertex AI makes a first version the default itself."""
     if end.roles.in_service != target.id or not found.versions:
         return []
     if target.version is not None and target.version.is_default:
@@ -224,7 +226,7 @@ def _default_action(found: Inventory, target: Target, end: Outcome) -> list[Acti
 
 
 def default_action(found: Inventory, model_id: str, version_id: str | None) -> list[Action]:
-    """Make a version the default, unless a version of somebody else's is it."""
+    """Make a version the default, unless the default is a version that marquee did not make."""
     thing = f"model {model_id}"
     theirs = next((v for v in found.versions if v.model_id == model_id and v.is_default and not v.ours), None)
     if theirs is not None:

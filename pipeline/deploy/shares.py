@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 
 def scaled(split: Mapping[str, int], total: int) -> dict[str, int]:
-    """``split`` in its old proportions with the sum ``total``, by largest remainders.
+    """``split`` scaled to the sum ``total`` in its old proportions, rounded by largest remainders.
 
-    Whoever had some traffic keeps at least 1 % as long as ``total`` allows it.
+    A model that had traffic keeps at least 1 % as long as ``total`` allows it.
     """
     serving = {key: share for key, share in split.items() if share > 0}
     if not serving or total <= 0:
@@ -27,7 +27,7 @@ def scaled(split: Mapping[str, int], total: int) -> dict[str, int]:
 
 
 def with_share(split: Mapping[str, int], model_id: str, percent: int) -> dict[str, int]:
-    """``split`` with ``percent`` for one model and the rest in its old proportions; it alone gets 100."""
+    """``split`` with ``percent`` for one model and the rest in its old proportions; a lone model gets 100."""
     others = {key: share for key, share in split.items() if key != model_id and share > 0}
     if not others:
         return {model_id: 100}
@@ -35,9 +35,9 @@ def with_share(split: Mapping[str, int], model_id: str, percent: int) -> dict[st
 
 
 def among_ours(split: Mapping[str, int], chosen: str, foreign: Collection[str], least: int) -> dict[str, int]:
-    """All that others leave to ``chosen``, at least ``least`` percent; the shares of ``foreign`` ones stay.
+    """``chosen`` gets all traffic that ``foreign`` models do not have, and at least ``least`` percent.
 
-    Others' shares are only scaled where they leave less than that.
+    The shares of ``foreign`` models change only where they leave less than ``least``; then they are scaled.
     """
     theirs = {key: share for key, share in split.items() if key in foreign and share > 0}
     return with_share(theirs, chosen, max(least, 100 - sum(theirs.values())))
@@ -46,9 +46,9 @@ def among_ours(split: Mapping[str, int], chosen: str, foreign: Collection[str], 
 def without(
     split: Mapping[str, int], leaving: Collection[str], heirs: Collection[str] = ()
 ) -> dict[str, int]:
-    """The traffic when ``leaving`` are gone: the others in proportion.
+    """The traffic without the models ``leaving``: the others share it in proportion.
 
-    When those had all of it, the first of ``heirs`` gets it; without heirs nobody serves (an empty split).
+    If ``leaving`` had all of it, the first of ``heirs`` gets it; without heirs the split is empty.
     """
     rest = {key: share for key, share in split.items() if key not in leaving}
     if any(rest.values()):

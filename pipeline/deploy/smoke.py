@@ -1,7 +1,7 @@
-"""The proof before traffic moves: the new model draws a picture and names its weights.
+"""The smoke test before traffic moves: the new model must draw a picture and report its weights' digest.
 
-It ends in one of four ways. Proved: a Proof is returned. Unproven: the model was not reached in time.
-Unknown: the network or a busy server stood in between. Failed: the container failed, or its picture is wrong.
+It ends in one of four ways. Proved: it returns a Proof. Unproven: no request reached the model in time.
+Unknown: the network failed or the server was busy. Failed: the container failed, or its picture is wrong.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 _NOTE_EVERY = 50
 _MOST_LISTED = 20
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 5.0
-# The model is busy, wakes up, or was cut off by a deadline: none of it says that it draws wrongly.
+# The model is busy, is starting, or a deadline passed: none of these is a failure of the model.
 _BUSY = (408, 429, 502, 503, 504)
-_HANDLER_RAISED = "InternalServerException"  # TorchServe's type for it; a missing worker has another
-# The request was refused, by its content or its sender. The model has not failed by that.
+_HANDLER_RAISED = "InternalServerException"  # TorchServe's type for an exception in the handler
+# The service refused the request for its content or its sender; the model has not failed.
 _REFUSED = (400, 401, 403, 413)
 
 
 class Unproven(MarqueeError):
-    """The new model was not reached within the time for it. Everything stays; the next run goes on."""
+    """No request reached the new model in time. Everything stays as it is; the next run continues."""
 
 
 class Unknown(MarqueeError):
-    """Nothing can be said of the new model: no answer, or a busy server. Everything stays as it is."""
+    """No answer, or a busy server: whether the new model works is unknown. Everything stays as it is."""
 
 
 class SmokeFailed(MarqueeError):
@@ -52,7 +52,7 @@ class SmokeFailed(MarqueeError):
 
 @dataclass(frozen=True)
 class Proof:
-    """The picture that came back, from which deployed model, after how many requests."""
+    """The picture, the deployed model that drew it, and the number of requests that were sent."""
 
     picture: Prediction
     deployed_model_id: str
@@ -63,13 +63,13 @@ class Proof:
 def open_endpoint(
     connection: Connection, endpoint: Endpoint, patience: Patience = PATIENCE
 ) -> VertexEndpoint:
-    """A client of an endpoint at its dedicated name, or the region's shared one."""
+    """A client of an endpoint, at its dedicated host name or at the region's shared one."""
     dedicated = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
     return VertexEndpoint(connection.web, dedicated or connection.predict_host, endpoint.name, patience)
 
 
 def find_client(connection: Connection, endpoint_id: str, patience: Patience = PATIENCE) -> VertexEndpoint:
-    """A client of the endpoint of this name; raises MarqueeError when there is none."""
+    """A client of the endpoint with this name; raises MarqueeError if it does not exist."""
     with translating_google_errors("looking for the endpoint"):
         endpoint = find_endpoint(connection, endpoint_id)
     if endpoint is None:
@@ -91,7 +91,7 @@ def _those_there_are(connection: Connection) -> str:
 
 @dataclass
 class Tally:
-    """What the requests of one smoke test met so far."""
+    """The results of the requests of one smoke test so far."""
 
     requests: int = 0
     by_others: int = 0
@@ -106,10 +106,10 @@ def prove(
     progress: Progress,
     expected: Expected | None = None,
 ) -> Proof:
-    """Ask until ``deployed_id`` has answered. Raises Unproven, Unknown or SmokeFailed.
+    """Send requests until ``deployed_id`` has answered. Raises Unproven, Unknown or SmokeFailed.
 
-    Beside models in service the new one has a small share, and who answers is chance: others' answers are
-    not looked at.
+    Beside models in service the new one has a small share, and the endpoint chooses by chance which model
+    answers. Answers of other models are not checked.
     """
     end = time.monotonic() + smoke.seconds
     tally, pause = Tally(), _FIRST_PAUSE_SECONDS
@@ -125,12 +125,12 @@ def prove(
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
         if tally.requests % _NOTE_EVERY == 0:
-            progress.note(f"{tally.requests} smoke requests; the new model has not had its turn yet")
+            progress.note(f"{tally.requests} smoke requests; the new model has not got one yet")
     raise _undecided(smoke, deployed_id, tally)
 
 
 def _body(smoke: Smoke, archive: ArchiveFile, first: bool) -> dict[str, Any]:
-    """The fixed request. Repetitions, which mostly reach other models, take two steps at most."""
+    """The smoke request. Repetitions have two steps at most, since most of them reach other models."""
     instance: dict[str, Any] = {"prompt": smoke.prompt, "seed": smoke.seed, "response": "full"}
     if not first and smoke.expected is None:
         instance["num_inference_steps"] = 1 if archive.limits.get("max_num_inference_steps") == 1 else 2
@@ -138,7 +138,7 @@ def _body(smoke: Smoke, archive: ArchiveFile, first: bool) -> dict[str, Any]:
 
 
 def _ask(endpoint: VertexEndpoint, body: dict[str, Any], seconds: float, tally: Tally) -> Reply | None:
-    """One request; None when nobody answered."""
+    """Send one request; None when no answer came."""
     try:
         return endpoint.exchange(body, seconds)
     except ServerUnreachable as error:
@@ -147,9 +147,10 @@ def _ask(endpoint: VertexEndpoint, body: dict[str, Any], seconds: float, tally: 
 
 
 def _count(reply: Reply | None, deployed_id: str, tally: Tally) -> bool:
-    """Note an answer that proves nothing. Returns whether the next request may follow at once.
+    """Count an answer that proves nothing. Returns whether the next request may follow at once.
 
-    Raises Unknown when asking again is pointless: the service refuses this request before any model has it.
+    Raises Unknown when another request is pointless, because the service refuses this one before any model
+    gets it.
     """
     if reply is None:
         return False
@@ -164,7 +165,7 @@ def _count(reply: Reply | None, deployed_id: str, tally: Tally) -> bool:
 
 
 def _is_busy(reply: Reply) -> bool:
-    """Whether the answer says "not now". A handler that raises is a 503 of TorchServe too, but a failure."""
+    """Whether the server is busy. TorchServe's 503 for an exception in the handler is a failure instead."""
     error = _error_of(reply)
     return error is not None and error.status in _BUSY and _HANDLER_RAISED not in reply.text
 
@@ -191,18 +192,18 @@ def _undecided(smoke: Smoke, deployed_id: str, tally: Tally) -> MarqueeError:
 
 def _unknown(deployed_id: str, trouble: MarqueeError | None) -> Unknown:
     return Unknown(
-        f"whether deployed model {deployed_id} draws is unknown: {trouble or 'no answer in time'}; "
+        f"it is unknown whether deployed model {deployed_id} works: {trouble or 'no answer in time'}; "
         "everything stays as it is",
-        cure="run it again when the service answers: it goes on where it stopped",
+        cure="run it again when the service answers: it continues where it stopped",
     )
 
 
 def _check(
     reply: Reply, body: dict[str, Any], archive: ArchiveFile, expected: Expected | None, requests: int
 ) -> Proof:
-    """The proof in an answer of the new model."""
+    """Check an answer of the new model and return the proof; raises SmokeFailed."""
     try:
-        # The request names neither size nor format, so the picture must be as the archive draws by default.
+        # The request names neither size nor format, so the picture must have the archive's default ones.
         asked = asked_pictures({**body, "parameters": {**archive.defaults, **body["parameters"]}})
         (picture,) = parse_predictions(reply.document(), sent_seeds(body), asked)
     except PredictionError as error:

@@ -1,4 +1,4 @@
-"""The smoke picture: not one flat colour, and like the expected one where one is given."""
+"""Checks the smoke picture: not one flat colour, and like the expected picture if there is one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pipeline.errors import MarqueeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Mean difference per channel, of 255: JPEG and rounding stay below, another picture is far above.
+# Mean difference per channel, of 255. JPEG and rounding stay below it; a different picture is far above.
 _LARGEST_DIFFERENCE = 12.0
 _SMALLEST_SPREAD = 2.0
-_LARGEST_SIDE = 4096  # pixels; nothing that is served draws larger, and it bounds the memory of a decode
+_LARGEST_SIDE = 4096  # pixels; larger than any served picture, and it bounds the memory of a decode
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The picture that the smoke picture must look like, decoded, and the file it came from."""
+    """The decoded picture that the smoke picture must look like, and its file."""
 
     path: Path
     picture: Image
 
 
 def read_expected(path: Path) -> Expected:
-    """Decode the file whole. Raises MarqueeError when it is missing, unreadable or no picture."""
+    """Decode the whole file. Raises MarqueeError when it is missing, unreadable or no picture."""
     from PIL import Image, UnidentifiedImageError
 
     if not path.is_file():
@@ -54,7 +54,7 @@ def read_expected(path: Path) -> Expected:
 
 
 def check_picture(prediction: Prediction, expected: Expected | None) -> str:
-    """What is wrong with a picture in one sentence, "" when it is right."""
+    """A sentence that says what is wrong with a picture, "" when nothing is."""
     from PIL import Image, ImageChops, ImageStat
 
     try:

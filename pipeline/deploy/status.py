@@ -1,4 +1,4 @@
-"""What is deployed now: versions, deployed models, traffic, roles, machines and what they cost."""
+"""The present state: versions, deployed models, traffic, roles, machines and their costs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VersionStatus:
 class DeployedStatus:
     """A deployed model: its traffic in percent, its machines, dollars per hour of one replica or None.
 
-    ``role`` is "in service", "canary", "predecessor" or ""; ``proved``: its right picture was seen.
+    ``role`` is "in service", "canary", "predecessor" or ""; ``proved``: it has passed a smoke test.
     """
 
     id: str
@@ -46,7 +46,7 @@ class DeployedStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A model and its endpoint; empty tuples where there is nothing."""
+    """A model and its endpoint; the tuples are empty where nothing exists."""
 
     model: str
     versions: tuple[VersionStatus, ...]
@@ -56,12 +56,12 @@ class Status:
 
     @property
     def dollars_per_hour(self) -> float:
-        """Of all replicas that run at the least."""
+        """The cost of the minimum number of replicas of all deployed models."""
         return sum((model.dollars_per_hour or 0.0) * max(1, model.min_replicas) for model in self.deployed)
 
 
 def status(connection: Connection, config: DeployConfig) -> Status:
-    """Read it all afresh."""
+    """Read the state from the cloud."""
     found = survey(connection, config)
     endpoint = found.endpoint
     return Status(

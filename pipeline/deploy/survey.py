@@ -1,4 +1,4 @@
-"""What of a deployment is already there: asked of Google once and turned into values of ``inventory.py``."""
+"""Reads what already exists of a deployment, once, and turns it into values of ``inventory.py``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def survey_settled(connection: Connection, config: DeployConfig, progress: Progress) -> Inventory:
-    """As ``survey``, once nothing runs any more that an earlier, interrupted run began."""
+    """Wait for the operations that an interrupted run began, then ``survey``."""
     with translating_google_errors("waiting for what an earlier run began"):
         await_running(connection, connection.model_name(config.model), progress)
         await_running(connection, connection.endpoint_name(config.endpoint), progress)
@@ -74,7 +74,7 @@ def find_endpoint(connection: Connection, endpoint_id: str) -> Endpoint | None:
 
 
 def survey_archive(connection: Connection, config: DeployConfig, archive: ArchiveFile) -> StoredArchive:
-    """Whether the archive's object exists, with its very bytes."""
+    """Whether the archive's object exists and holds the same bytes as the archive."""
     folder = folder_of(config.model, archive.archive_digest)
     uri = f"gs://{config.bucket_name}/{folder}/model.mar"
     with translating_google_errors("looking into the bucket"):
@@ -149,7 +149,7 @@ def _endpoint(
 def _version_message(
     connection: Connection, deployed: DeployedModel, known: dict[tuple[str, str], Model]
 ) -> Model | None:
-    """The version that is deployed; None when it cannot be read: then it is somebody else's."""
+    """The deployed version; None when it cannot be read, which means that it is not marquee's."""
     from google.api_core.exceptions import Forbidden, NotFound
 
     key = model_and_version(deployed)
@@ -163,7 +163,7 @@ def _version_message(
 
 
 def _same_place(deployed: DeployedModel, version: Model) -> bool:
-    """Whether both are of one model: two projects may have models of one name."""
+    """Whether both belong to the same model: models of two projects may have the same name."""
     return deployed.model.partition("@")[0] == version.name.partition("@")[0]
 
 
@@ -182,7 +182,7 @@ def _serving(
 ) -> Serving:
     model_id, version_id = model_and_version(model)
     noted = dict(version.labels) if version is not None else {}
-    # An older marquee noted the proof on the version, for one deployed model of it.
+    # Older marquees wrote the proof on the version, for one of its deployed models.
     proved = labels.get(proof_key(model.id)) == created_text(model) or noted.get(PROVED_LABEL) == model.id
     return Serving(
         id=model.id,

@@ -1,4 +1,4 @@
-"""The plans of promote and rollback: who is in service afterwards, and who leaves."""
+"""The plans of promote and rollback: which model is in service afterwards, and which are undeployed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pipeline.errors import MarqueeError
 
 
 def plan_promote(found: Inventory, endpoint_id: str, unproved: bool, discard: bool) -> Plan:
-    """The canary gets all of marquee's traffic; the one before stays at 0 %, or leaves with ``discard``.
+    """Give the canary all of marquee's traffic; the one before keeps 0 %, or is undeployed with ``discard``.
 
-    Raises MarqueeError when there is no canary, or it was never proved and ``unproved`` is not given.
+    Raises MarqueeError when there is no canary, or when it was never proved and ``unproved`` is False.
     """
     endpoint = _endpoint(found, endpoint_id)
     roles = endpoint.roles
@@ -24,7 +24,7 @@ def plan_promote(found: Inventory, endpoint_id: str, unproved: bool, discard: bo
     canary = _one(endpoint, roles.canary)
     if not canary.proved and not unproved:
         raise MarqueeError(
-            f"deployed model {canary} was never proved: no run has seen its right picture",
+            f"deployed model {canary} was never proved: it has not passed a smoke test",
             cure="run `marquee deploy` again, which asks for the picture, or promote it with --unproved",
         )
     predecessor = None if discard else roles.in_service or roles.predecessor
@@ -33,9 +33,9 @@ def plan_promote(found: Inventory, endpoint_id: str, unproved: bool, discard: bo
 
 
 def plan_rollback(found: Inventory, endpoint_id: str) -> Plan:
-    """A canary is withdrawn; without one the predecessor gets all of marquee's traffic again.
+    """Undeploy the canary; without a canary give the predecessor all of marquee's traffic again.
 
-    A predecessor that a broken-off deploy was trying again beside the one in service goes back to 0 % first.
+    A predecessor that an interrupted deploy was trying again goes back to 0 % first.
 
     Raises MarqueeError when there is nothing to go back to.
     """
@@ -80,14 +80,14 @@ def _without_role(endpoint: FoundEndpoint, roles: Roles) -> tuple[Serving, ...]:
 
 
 def _tried_again(endpoint: FoundEndpoint) -> str | None:
-    """The predecessor, where it has traffic beside the model in service: a deploy of it was broken off."""
+    """The predecessor if it has traffic beside the model in service: a deploy of it was interrupted."""
     split, roles = endpoint.split, endpoint.roles
     both = roles.canary is None and roles.in_service in split and roles.predecessor in split
     return roles.predecessor if both else None
 
 
 def _finished(found: Inventory, endpoint: FoundEndpoint, discard: bool) -> Plan:
-    """Without a canary: what an interrupted command left over, and with ``discard`` the predecessor."""
+    """Without a canary: undeploy what an interrupted command left, and with ``discard`` the predecessor."""
     roles = endpoint.roles
     if not discard and (tried := _tried_again(endpoint)) is not None:
         raise MarqueeError(
@@ -107,7 +107,7 @@ def _finished(found: Inventory, endpoint: FoundEndpoint, discard: bool) -> Plan:
 
 
 def _switch(found: Inventory, endpoint: FoundEndpoint, command: str, after: Roles) -> Plan:
-    """From the roles as they are to ``after``; whoever plays no part afterwards leaves."""
+    """Change the roles to ``after``; our models without a role are undeployed."""
     leaving = _without_role(endpoint, after)
     foreign = [model.id for model in endpoint.foreign]
     if after.in_service is not None:

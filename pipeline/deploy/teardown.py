@@ -1,4 +1,4 @@
-"""Remove what marquee made, nothing else, and look again that it is gone."""
+"""Removes what marquee made and nothing else, then checks that it is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True)
 class TeardownResult:
-    """What went, and what was left because it is not marquee's or somebody uses it."""
+    """What was removed, and what stays because it is not marquee's or is in use."""
 
     removed: tuple[str, ...]
     left: tuple[str, ...]
@@ -36,7 +36,7 @@ def teardown(connection: Connection, config: DeployConfig, progress: Progress) -
 def carry_out_teardown(
     connection: Connection, config: DeployConfig, made: Plan, progress: Progress
 ) -> TeardownResult:
-    """Do what the plan says. Raises MarqueeError if something of marquee's is still there afterwards."""
+    """Carry out the plan. Raises MarqueeError if something of marquee's still exists afterwards."""
     run = Execution(connection, config, progress, made.split_before)
     for action in made.actions:
         run.carry_out(action)
@@ -48,6 +48,6 @@ def carry_out_teardown(
 
 
 def leftovers(connection: Connection, config: DeployConfig) -> list[str]:
-    """What a teardown would still remove, read afresh: the proof of a teardown is that this is empty."""
+    """What a teardown would still remove, from a new survey; empty after a complete teardown."""
     made = plan_teardown(config, survey(connection, config), survey_bucket(connection, config))
     return [action.thing for action in made.actions]

@@ -1,4 +1,4 @@
-"""The plan of a teardown: all that marquee made for a configuration, and what stays because it did not."""
+"""The plan of a teardown: removes all that marquee made for a configuration and lists what stays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.deploy.shares import without
 
 
 def plan_teardown(config: DeployConfig, found: Inventory, bucket: FoundBucket | None) -> Plan:
-    """Endpoint, model and archives, as far as each of them carries marquee's mark."""
+    """Remove endpoint, model and archives, each only if it carries marquee's mark."""
     left: list[str] = []
     on_endpoint = _endpoint_actions(config, found.endpoint, left)
     on_model, staying = _model_actions(config, found, left)
@@ -63,12 +63,12 @@ def _endpoint_actions(config: DeployConfig, endpoint: FoundEndpoint | None, left
 
 
 def _leaving(config: DeployConfig, endpoint: FoundEndpoint) -> list[Serving]:
-    """On marquee's own endpoint all that is marquee's; elsewhere only what is of this model."""
+    """On marquee's endpoint all of marquee's models; on another endpoint only those of this model."""
     return [model for model in endpoint.our_models if endpoint.ours or model.model_id == config.model]
 
 
 def _one_by_one(endpoint: FoundEndpoint, leaving: list[Serving]) -> list[Action]:
-    """Those without traffic first, so that whoever serves does so to the end."""
+    """Undeploy models without traffic first, so that the others serve until the end."""
     actions: list[Action] = []
     order = sorted(leaving, key=lambda model: model.share)
     split = endpoint.split
@@ -82,7 +82,7 @@ def _one_by_one(endpoint: FoundEndpoint, leaving: list[Serving]) -> list[Action]
 def _model_actions(
     config: DeployConfig, found: Inventory, left: list[str]
 ) -> tuple[list[Action], list[Version]]:
-    """What becomes of the model's versions, and those that stay."""
+    """The actions on the model's versions, and the versions that stay."""
     held = [version for version in found.versions if _reason_to_stay(config, found, version)]
     if not held:
         count = len(found.versions)
@@ -94,7 +94,7 @@ def _model_actions(
         if version in held:
             why = _reason_to_stay(config, found, version)
         elif version.is_default:
-            why = "it is the default version of what stays"
+            why = "it is the default version, and other versions stay"
             staying.append(version)
         else:
             number = version.version_id
@@ -106,7 +106,7 @@ def _model_actions(
 
 
 def _reason_to_stay(config: DeployConfig, found: Inventory, version: Version) -> str:
-    """Why a version is not deleted, "" when it is."""
+    """Why a version is not deleted, "" when it is deleted."""
     if not version.ours:
         return "it was not made by marquee"
     elsewhere = sorted({name for name in version.deployed_on if name != config.endpoint})
@@ -137,7 +137,7 @@ def _bucket_actions(bucket: FoundBucket, staying: list[Version], left: list[str]
     if not bucket.ours:
         left.append(f"bucket {bucket.name}: it was not made by marquee")
     elif kept or bucket.holds_more:
-        left.append(f"bucket {bucket.name}: it holds other things too")
+        left.append(f"bucket {bucket.name}: it holds other objects too")
     else:
         actions.append(
             DeleteBucket(thing=f"bucket {bucket.name}", detail="it is empty then", bucket=bucket.name)

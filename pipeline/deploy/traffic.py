@@ -1,4 +1,4 @@
-"""After a canary: promote it, or roll back. Each surveys once, plans, and carries the plan out."""
+"""Promote a canary, or roll back. Each command surveys once, makes a plan and carries it out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def withdrawal(connection: Connection, config: DeployConfig, progress: Progress)
 
 
 def carry_out_switch(connection: Connection, config: DeployConfig, made: Plan, progress: Progress) -> None:
-    """Do what the plan of a promote or a rollback says, in order."""
+    """Carry out the plan of a promote or a rollback."""
     run = Execution(connection, config, progress, made.split_before)
     for action in made.actions:
         run.carry_out(action)
@@ -41,14 +41,14 @@ def promote(
     unproved: bool = False,
     discard: bool = False,
 ) -> Plan:
-    """The canary gets all of marquee's traffic. Returns the plan that was carried out."""
+    """Give the canary all of marquee's traffic. Returns the plan that was carried out."""
     made = promotion(connection, config, progress, unproved, discard)
     carry_out_switch(connection, config, made, progress)
     return made
 
 
 def rollback(connection: Connection, config: DeployConfig, progress: Progress) -> Plan:
-    """Withdraw the canary, or go back to the predecessor. Returns the plan that was carried out."""
+    """Undeploy the canary, or go back to the predecessor. Returns the plan that was carried out."""
     made = withdrawal(connection, config, progress)
     carry_out_switch(connection, config, made, progress)
     return made

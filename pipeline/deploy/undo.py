@@ -1,4 +1,4 @@
-"""Taking back what a failed deployment made, and the container's own words about why it failed."""
+"""Removes what a failed deployment made, and reads the container's log for the reason."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _LOG_LINES = 20
 
 
 def take_back(run: Execution, on_failure: tuple[plans.Action, ...]) -> list[str]:
-    """Do the part of the plan that is meant for a failure, as far as there is something to take back.
+    """Carry out the plan's actions for a failure, as far as their resources exist.
 
-    Returns what went. The archive stays in its bucket: it costs little, and the next try need not send it.
+    Returns what was removed. The archive stays in its bucket: it costs little, and the next run
+    need not send it.
     """
     connection, config = run.connection, run.config
     await_running(connection, connection.endpoint_name(config.endpoint), run.progress)
@@ -28,7 +29,7 @@ def take_back(run: Execution, on_failure: tuple[plans.Action, ...]) -> list[str]
 
 
 def _is_there(run: Execution, action: plans.Action, target: str) -> bool:
-    """Whether there is something to take back, and nobody uses it."""
+    """Whether the action's resource exists and is not in use."""
     if isinstance(action, (plans.Traffic, plans.Undeploy, plans.DeleteEndpoint)):
         endpoint = find_endpoint(run.connection, run.config.endpoint)
         if endpoint is None:
@@ -55,9 +56,9 @@ def _in_words(run: Execution, action: plans.Action) -> str:
 
 
 def container_lines(connection: Connection, endpoint_id: str, deployed_id: str) -> list[str]:
-    """The last lines of a deployed model's containers from Cloud Logging; empty when they cannot be had.
+    """The last lines of a deployed model's containers from Cloud Logging; empty when they cannot be read.
 
-    The local cloud puts them into the operation's error instead.
+    The local cloud puts these lines into the operation's error instead.
     """
     import httpx
 

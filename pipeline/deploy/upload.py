@@ -1,4 +1,4 @@
-"""model.mar to Cloud Storage: once, whole, and never over something else."""
+"""Uploads model.mar to Cloud Storage once, and never over another object."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CHUNK = 8 << 20  # bytes per request of a resumable upload; a multiple of 256 K
 
 
 def send_archive(connection: Connection, archive: ArchiveFile, uri: str, progress: Progress) -> int:
-    """Upload to ``uri`` (gs://BUCKET/NAME), never over something else. Returns the bytes that were sent.
+    """Upload to ``uri`` (gs://BUCKET/NAME) unless an object exists there. Returns the number of bytes sent.
 
-    Raises MarqueeError when other bytes are there afterwards.
+    Raises MarqueeError when the object holds other bytes than the archive afterwards.
     """
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     blob = connection.storage.bucket(bucket).blob(name, chunk_size=_CHUNK)
@@ -31,7 +31,7 @@ def send_archive(connection: Connection, archive: ArchiveFile, uri: str, progres
 
 
 def create_bucket(connection: Connection, name: str) -> None:
-    """A bucket in the connection's region, labelled as ours."""
+    """Create a bucket in the connection's region, labelled as ours."""
     from google.api_core.exceptions import Conflict
 
     bucket = connection.storage.bucket(name)
@@ -42,7 +42,7 @@ def create_bucket(connection: Connection, name: str) -> None:
 
 
 def delete_archive(connection: Connection, uri: str, generation: int) -> None:
-    """Delete the very object that was looked at; one that is gone already is no mistake."""
+    """Delete this generation of the object; no error if it no longer exists."""
     from google.api_core.exceptions import NotFound
 
     bucket, _, name = uri.removeprefix("gs://").partition("/")
@@ -64,12 +64,12 @@ def _send(blob: Blob, archive: ArchiveFile, progress: Progress) -> int:
     progress.start(f"uploading {archive.path.name}", archive.size)
     try:
         with open(archive.path, "rb") as file:
-            # Generation 0: only if nothing is there. It also lets the client retry a broken upload.
+            # Generation 0: only if no object exists. It also lets the client retry a broken upload.
             blob.upload_from_file(
                 _Watched(file, progress), size=archive.size, if_generation_match=0, checksum="crc32c"
             )
     except PreconditionFailed:
-        progress.note("another run has uploaded the archive meanwhile")
+        progress.note("another run uploaded the archive in the meantime")
         return 0
     finally:
         progress.finish()
@@ -86,7 +86,7 @@ def _compare(blob: Blob, archive: ArchiveFile) -> None:
 
 
 class _Watched:
-    """A file whose reads are reported; a step back, as when a chunk is sent again, is not counted twice."""
+    """A file that reports its reads; bytes that are read again for a repeated chunk count once."""
 
     def __init__(self, file: IO[bytes], progress: Progress) -> None:
         self._file = file

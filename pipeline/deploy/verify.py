@@ -1,4 +1,4 @@
-"""Proof of weights: what each deployed model loaded, against its version and the archive."""
+"""Compares the weights that each deployed model loaded with its version and with the archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.errors import MarqueeError
 
 @dataclass(frozen=True)
 class Verified:
-    """One deployed model's weights as they are in memory (SHA-256 in hex), and what they agree with."""
+    """The digest of a deployed model's weights in memory (SHA-256 in hex), and what it was compared with."""
 
     deployed_model_id: str
     loaded_digest: str
@@ -29,9 +29,9 @@ class Verified:
 
 
 def verify(connection: Connection, config: DeployConfig, archive: ArchiveFile) -> tuple[Verified, ...]:
-    """Ask every deployed model of marquee's that has traffic. Raises MarqueeError on any mismatch.
+    """Verify every deployed model of marquee's that has traffic. Raises MarqueeError on any mismatch.
 
-    The newest must hold the archive's weights; each must hold those that its version was registered with.
+    The newest must hold the archive's weights. Each must hold the weights of its registered version.
     """
     endpoint = survey(connection, config).endpoint
     if endpoint is None or not endpoint.our_models:
@@ -42,7 +42,7 @@ def verify(connection: Connection, config: DeployConfig, archive: ArchiveFile) -
     if not asked:
         raise MarqueeError(
             f"no deployed model of marquee's on endpoint {config.endpoint} has traffic: "
-            f"{serving_list(endpoint.our_models)}; a model without traffic cannot be asked",
+            f"{serving_list(endpoint.our_models)}; requests do not reach a model without traffic",
             cure="give it traffic: marquee deploy, promote or rollback",
         )
     loaded = _loaded(find_client(connection, config.endpoint), set(asked), config.smoke.seconds)
@@ -53,7 +53,7 @@ def verify(connection: Connection, config: DeployConfig, archive: ArchiveFile) -
 
 
 def _loaded(endpoint: VertexEndpoint, asked: set[str], seconds: float) -> dict[str, str]:
-    """The weights digest by deployed model, asked until each has answered; others' answers do not count."""
+    """Send requests until each model of ``asked`` has answered; returns the weights digest of each."""
     loaded: dict[str, str] = {}
     body = {"instances": [{"describe": True}]}
     end = time.monotonic() + seconds
@@ -72,7 +72,7 @@ def _loaded(endpoint: VertexEndpoint, asked: set[str], seconds: float) -> dict[s
 
 
 def _of_a_model(reply: Reply) -> Reply:
-    """The reply, unless no model was reached: that is worth another try (PredictionError)."""
+    """The reply; raises PredictionError if it came from no model, so that the request is repeated."""
     if not reply.served_by or reply.status in (429, 503):
         reply.document()
     return reply
@@ -106,6 +106,6 @@ def _against_version(connection: Connection, model: Serving, loaded: str) -> Ver
         raise MarqueeError(
             f"deployed model {model.id} runs weights {loaded[:12]}, but its version was registered with "
             f"{registered[:12]}: the endpoint does not serve what was uploaded",
-            cure="deploy the archive again; if it stays so, its handler loads something else",
+            cure="deploy the archive again; if the error stays, the archive's handler loads other weights",
         )
     return Verified(model.id, loaded, f"version {model.version_id} as registered")

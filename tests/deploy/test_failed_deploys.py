@@ -60,9 +60,9 @@ def test_a_service_that_is_away_for_a_moment_undoes_nothing(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
     cloud.fault("unavailable,target=UpdateEndpoint/*")
-    with pytest.raises(MarqueeError, match="no answer") as raised:
+    with pytest.raises(MarqueeError, match="Google did not answer") as raised:
         deploy(connection, configure(), archive, QUIET)
-    assert raised.value.cure == "run it again: it goes on where it stopped"
+    assert raised.value.cure == "run it again: it continues where it stopped"
     (deployed,) = survey(connection, configure()).deployed
     assert deploy(connection, configure(), archive, QUIET).deployed_model_id == deployed.id
 

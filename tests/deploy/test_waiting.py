@@ -28,7 +28,7 @@ def test_an_operation_that_takes_too_long_goes_on_and_a_rerun_joins_it(
     cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
 ) -> None:
     cloud.start_seconds = 2.5
-    late = r"not done after 1 s.*it goes on there: projects/"
+    late = r"not done after 1 s.*it continues in the cloud: projects/"
     with (
         connect(configure(operation_timeout=1), cloud.running, {}) as impatient,
         pytest.raises(Unanswered, match=late) as raised,
