@@ -17,4 +17,5 @@ class MarqueeError(Exception):
         super().__init__(message)
         self.cure = cure
         if cure:
-            self.add_note(f"cure: {cure}")
+            # mypy checks both programs as Python 3.9, which has no notes; this one needs 3.11.
+            self.add_note(f"cure: {cure}")  # type: ignore[attr-defined]
