@@ -33,7 +33,7 @@ def document_of(answer: Answer) -> Any:
         document = read_json(answer.content)
     except ValueError as error:
         begins = one_line(answer.content[:80].decode("utf-8", "replace"))
-        raise BadAnswer(f"the answer is no JSON: {error}; it begins {begins!r}", status=200) from error
+        raise BadAnswer(f"the answer is no JSON: {error}; it begins {begins!r}", status=200) from None
     error_inside = document.get("error") if isinstance(document, dict) else None
     if isinstance(error_inside, dict):
         raise _error(_failing_status(error_inside.get("status")), error_inside, "", answer.headers)

@@ -89,13 +89,13 @@ def _named(host: str, seconds: float, cut: _Cut) -> Iterator[None]:
     except httpx.HTTPError as error:
         if cut.is_over or isinstance(error, httpx.TimeoutException):
             message = f"{host} gave no whole answer within {seconds:.1f} s"
-            raise ServerUnreachable(message) from error
+            raise ServerUnreachable(message) from None
         if isinstance(error, httpx.ConnectError):
             refused = _is_refused(error)
-            raise ServerUnreachable(f"{host} cannot be reached ({error})", refused=refused) from error
-        raise ServerUnreachable(f"{host} broke off the connection ({error!r})") from error
+            raise ServerUnreachable(f"{host} cannot be reached ({error})", refused=refused) from None
+        raise ServerUnreachable(f"{host} broke off the connection ({error!r})") from None
     except (UnicodeError, httpx.InvalidURL) as error:  # a host that is no name in the DNS
-        raise ServerUnreachable(f"{host[:80]!r} cannot be reached ({error})", refused=True) from error
+        raise ServerUnreachable(f"{host[:80]!r} cannot be reached ({error})", refused=True) from None
 
 
 def _is_refused(error: BaseException) -> bool:
@@ -132,5 +132,5 @@ def _unpacked(unpacking: Any, raw: bytes, most: int) -> bytes:
     try:
         unpacked: bytes = unpacking.decompress(raw, most)
     except zlib.error as error:
-        raise BadAnswer(f"the answer cannot be unpacked ({error})") from error
+        raise BadAnswer(f"the answer cannot be unpacked ({error})") from None
     return unpacked

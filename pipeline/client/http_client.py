@@ -74,7 +74,7 @@ class Client:
             if not error.refused:
                 raise
             cure = "start one: marquee serve"
-            raise ServerUnreachable(f"no server listens at {self.url}", cure, refused=True) from error
+            raise ServerUnreachable(f"no server listens at {self.url}", cure, refused=True) from None
         return document_of(answer)
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ def _web(url: httpx.URL) -> httpx.Client:
         raise MarqueeError(
             f"the environment's proxy or certificates cannot be used: {error}",
             "correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR",
-        ) from error
+        ) from None
 
 
 def _is_loopback(host: str) -> bool:

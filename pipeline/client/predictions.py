@@ -74,8 +74,8 @@ def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | No
         raise BadAnswer(f"a prediction is no picture: {_begin(prediction)}", status=200)
     try:
         data = base64.b64decode(encoded, validate=True)
-    except ValueError as problem:
-        raise BadAnswer(f"a prediction is no base64: {_begin(encoded)}", status=200) from problem
+    except ValueError:
+        raise BadAnswer(f"a prediction is no base64: {_begin(encoded)}", status=200) from None
     format_name, width, height = _look(data)
     _compare(format_name, width, height, asked or AskedPicture())
     # Vertex's predict route keeps nothing beside the predictions, so a full one brings its own warnings.
@@ -97,14 +97,14 @@ def _look(data: bytes) -> tuple[str, int, int]:
                 raise BadAnswer(f"a picture of {width}x{height} came, which is not opened", status=200)
             image.load()
             return (image.format or "").lower(), width, height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadAnswer("a picture of far too many pixels came, which is not opened", status=200) from error
-    except UnidentifiedImageError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadAnswer("a picture of far too many pixels came, which is not opened", status=200) from None
+    except UnidentifiedImageError:
         message = f"{len(data):,} bytes came that are no {', '.join(FORMATS)}: {_begin(data)}"
-        raise BadAnswer(message, status=200) from error
+        raise BadAnswer(message, status=200) from None
     # What Pillow's decoders raise for files that are broken further inside.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        raise BadAnswer(f"a picture is broken: {one_line(str(error), 100)}", status=200) from error
+        raise BadAnswer(f"a picture is broken: {one_line(str(error), 100)}", status=200) from None
 
 
 def _compare(format_name: str, width: int, height: int, asked: AskedPicture) -> None:

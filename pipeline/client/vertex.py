@@ -96,7 +96,7 @@ class VertexEndpoint:
             answer = post(self.web, url, encoded(body), seconds, MOST_ANSWER_BYTES)
         except ServerUnreachable as error:
             # The endpoint exists, so a refused connection may work in a moment: it is tried again.
-            raise ServerUnreachable(str(error), error.cure) from error
+            raise ServerUnreachable(str(error), error.cure) from None
         served_by = answer.headers.get("X-Vertex-AI-Deployed-Model-Id", "")
         return Reply(answer.status, answer.content.decode("utf-8", "replace"), answer.headers, served_by)
 

@@ -5,7 +5,6 @@ Nothing on the machine trusts it; only a program that is pointed at ``ca.pem`` d
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from pipeline.rules.table import table
 
 if TYPE_CHECKING:
     import grpc
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 LIFETIME = timedelta(days=365)
 
@@ -79,74 +76,24 @@ def _is_current(certificate: Certificate) -> bool:
 
 
 def _make(certificate: Certificate) -> None:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    import trustme
 
-    ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = _sign("marquee local cloud", None, ca_key, ca_key)
-    server = _sign("localhost", authority, server_key, ca_key)
-    pem = serialization.Encoding.PEM
-    certificate.ca_file.write_bytes(authority.public_bytes(pem))
-    certificate.certificate_file.write_bytes(server.public_bytes(pem) + authority.public_bytes(pem))
-    # The authority's own key is not kept: with it, anybody could forge names for those who trust ca.pem.
-    private = server_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    write_secret(certificate.key_file, private)
-
-
-def _sign(
-    name: str,
-    issuer: x509.Certificate | None,
-    key: EllipticCurvePrivateKey,
-    ca_key: EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.x509.oid import NameOID
-
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    authority = trustme.CA(organization_name="marquee", organization_unit_name="marquee local cloud")
     now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+    server = authority.issue_cert(
+        *NAMES,
+        "127.0.0.1",
+        common_name="localhost",
+        not_before=now - timedelta(days=1),
+        not_after=now + LIFETIME,
     )
-    if issuer is None:
-        builder = builder.add_extension(_signing_usage(), critical=True)
-    else:
-        builder = builder.add_extension(_alternative_names(), critical=False)
-    return builder.sign(ca_key, hashes.SHA256())
-
-
-def _signing_usage() -> x509.KeyUsage:
-    from cryptography import x509
-
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _alternative_names() -> x509.SubjectAlternativeName:
-    from cryptography import x509
-
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in NAMES]
-    return x509.SubjectAlternativeName([*names, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    ca_pem = authority.cert_pem.bytes()
+    certificate.ca_file.write_bytes(ca_pem)
+    chain = [pem.bytes() for pem in server.cert_chain_pems]
+    certificate.certificate_file.write_bytes(b"".join(chain) + ca_pem)
+    # The authority's own key is not kept: with it, anybody could forge names for those who trust ca.pem.
+    # trustme writes a file with the permissions of the umask; this one must be its owner's from the start.
+    write_secret(certificate.key_file, server.private_key_pem.bytes())
 
 
 def write_secret(path: Path, content: bytes) -> None:
