@@ -4,6 +4,9 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 MAR := model_artifacts/model.mar
 WORKERS ?= 2
+# Each folder alone: pytest puts it on the path, and tests/handler must not hide the package handler.
+# Not clean yet: those of tests/* that are not named here.
+TYPED := tests tests/archive tests/cli tests/containers tests/rules tests/shapes tests/engine tests/handler
 
 .PHONY: help env demo test soak lint format build serve bench rehearse clean
 
@@ -31,8 +34,9 @@ lint: $(STAMP)  ## ruff, formatting and mypy strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy tests/engine
-	$(VENV)/bin/mypy tests/handler
+	for folder in $(TYPED); do MYPYPATH=tests:tests/deploy $(VENV)/bin/mypy --python-version 3.11 \
+	    --follow-imports silent --untyped-calls-exclude google --untyped-calls-exclude grpc \
+	    $$folder/*.py || exit 1; done
 
 format: $(STAMP)  ## let ruff write what it can
 	$(VENV)/bin/ruff check --fix .

@@ -20,6 +20,28 @@ from pipeline.serving.torchserve import serve
 ROOT = Path(__file__).parents[1]
 SHARED_SERVERS = {"server", "continuous_server"}
 SOAK_REASON = "long by nature: make soak runs it (docs/soak.md)"
+# The groups that took more than 25 s on 2026-11-24, the longest first: so the last minutes keep both busy.
+LONGEST = (
+    "server",
+    "tests/deploy/test_four_steps.py",
+    "tests/engine/test_compiled_archive.py",
+    "tests/vertex/test_torchserve_replicas.py",
+    "continuous_server",
+    "tests/cloud/test_cloud_command.py",
+    "tests/serving/test_serving_commands.py",
+    "tests/serving/test_failures.py",
+    "tests/cli/test_hostile_commands.py",
+    "tests/deploy/test_interrupted_deploys.py",
+    "tests/test_readme.py",
+    "tests/doctor/test_known_failures.py",
+    "tests/archive/test_hidden_content.py",
+    "tests/vertex/test_vertex_faults.py",
+    "tests/deploy/test_deploy_commands.py",
+    "tests/engine/test_engine_pictures.py",
+    "tests/serving/test_plain_servers.py",
+    "tests/deploy/test_waiting.py",
+)
+LAST_TURN = len(LONGEST) + 2
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -59,7 +81,7 @@ def _group(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             name = min(_shared_servers(item), default=str(item.path.relative_to(ROOT)))
             item.add_marker(pytest.mark.xdist_group(name))
-        first[_group_of(item)] = min(_turn(item), first.get(_group_of(item), 2))
+        first[_group_of(item)] = min(_turn(item), first.get(_group_of(item), LAST_TURN))
     items.sort(key=lambda item: first[_group_of(item)])
 
 
@@ -77,9 +99,12 @@ def _group_of(item: pytest.Item) -> str:
 
 
 def _turn(item: pytest.Item) -> int:
+    """The smaller, the sooner its group begins."""
+    if (group := _group_of(item)) in LONGEST:
+        return LONGEST.index(group)
     if item.get_closest_marker("slow"):
-        return 0
-    return 1 if item.get_closest_marker("torchserve") else 2
+        return LAST_TURN - 2
+    return LAST_TURN - 1 if item.get_closest_marker("torchserve") else LAST_TURN
 
 
 @pytest.hookimpl(wrapper=True)
