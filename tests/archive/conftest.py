@@ -62,6 +62,6 @@ def _vocabulary() -> dict[str, int]:
     """CLIP's 256 byte symbols, alone and at the end of a word, and its two special tokens."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-    symbols = list(bytes_to_unicode().values())
+    symbols = list(bytes_to_unicode().values())  # type: ignore[no-untyped-call]
     words = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
     return {word: number for number, word in enumerate(words)}

@@ -16,6 +16,7 @@ from pipeline.archive.build import BuildConfig, build
 from pipeline.client import Client
 from pipeline.progress import Silent
 from pipeline.serving import launch_files
+from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
 
@@ -28,7 +29,7 @@ def official_archive(unpacked: Path, work: Path, archive_format: str) -> Path:
     (inputs / handler.name).rename(handler)
     (inputs / config.name).rename(config)
     (work / "tmp").mkdir()
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).parent / "torch-model-archiver",
         *("--model-name", "model", "--version", "1.0", "--handler", handler, "--config-file", config),
         *("--extra-files", inputs, "--export-path", work, "--archive-format", archive_format, "--force"),
@@ -71,7 +72,7 @@ def test_inspect_says_that_an_official_archive_cannot_be_verified(
 
 @pytest.mark.torchserve
 def test_both_archives_serve_the_same_picture(
-    model_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_mar: Path, server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The official tool writes no sums, so marquee refuses to serve its archive; plain TorchServe does.
     monkeypatch.setattr(launch_files, "verified_copy", lambda mar, copy, **_: shutil.copyfile(mar, copy))
@@ -80,9 +81,12 @@ def test_both_archives_serve_the_same_picture(
     (tmp_path / "official").mkdir()
     official = official_archive(tmp_path / "unpacked", tmp_path / "official", "zip-store")
     asked = {"prompt": "a red circle", "num_inference_steps": 2, "output_format": "png"}
-    drawn = []
-    for archive in (model_mar, official):
-        with serve(archive, ServeOptions(threads=1)) as server, Client(server.url) as client:
-            drawn.append([client.predict([{**asked, "seed": seed}])[0].data for seed in (5, 6)])
-    assert drawn[0] == drawn[1]
-    assert drawn[0][0] != drawn[0][1]  # the comparison can tell pictures apart
+
+    def draw(running: RunningServer) -> list[bytes]:
+        with Client(running.url) as client:
+            return [client.predict([{**asked, "seed": seed}])[0].data for seed in (5, 6)]
+
+    ours_drew = draw(server)
+    with serve(official, ServeOptions(threads=1)) as theirs:
+        assert draw(theirs) == ours_drew
+    assert ours_drew[0] != ours_drew[1]  # the comparison can tell pictures apart

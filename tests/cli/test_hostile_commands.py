@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import unicodedata
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +20,11 @@ import pytest
 import typer.core
 import typer.main
 
+from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.writer import write_archive
 from pipeline.cli import app, edge
 from pipeline.errors import MarqueeError
+from pipeline.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 10  # far beyond any of them; a command that waits for ever is a failure, not a hang
@@ -109,12 +113,27 @@ def stand_in(*_: Any, **__: Any) -> NoReturn:
     raise MarqueeError("a stand-in: nothing starts in this test")
 
 
+@pytest.fixture(scope="session")
+def quick_mar(made_once: Callable[[str, Callable[[Path], object]], Path], model_mar: Path) -> Path:
+    """The embedded model's archive with empty modules: the doctor reads every import of every module."""
+
+    def write(target: Path) -> None:
+        with zipfile.ZipFile(model_mar) as archive:
+            names = [name for name in archive.namelist() if name != SUMS]
+            members = [
+                bytes_member(name, b"" if name.endswith(".py") else archive.read(name)) for name in names
+            ]
+        write_archive(target, members, Silent())
+
+    return made_once("quick/model.mar", write)
+
+
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_mar: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_mar: Path) -> Path:
     """A folder to be in, from which nothing can be started and nothing outside is found."""
     inside = tmp_path / "a" / "b" / "c"
     (inside / "out").mkdir(parents=True)
-    (inside / "usual.mar").symlink_to(model_mar)
+    (inside / "usual.mar").symlink_to(quick_mar)
     monkeypatch.chdir(inside)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MARQUEE_CLOUD", str(tmp_path / "cloud"))

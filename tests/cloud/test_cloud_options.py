@@ -209,8 +209,8 @@ def test_a_full_disk(small_disk: Path) -> None:
         _, error, _ = marquee(words, small_disk)
         assert "No space left" in str(error) or "disk" in str(error), error
         assert "Traceback" not in str(error)
-    for words in READING:
-        marquee(words, small_disk)
+    for reading in READING:
+        marquee(reading, small_disk)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

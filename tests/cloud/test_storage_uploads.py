@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_stream_of_unknown_length(local: LocalStorage, bucket: storage.Bucket) -
 
 
 def test_sender_that_goes_away_leaves_nothing(local: LocalStorage, bucket: storage.Bucket) -> None:
-    def broken() -> object:
+    def broken() -> Iterator[bytes]:
         yield CONTENT
         raise OSError("the disk is gone")
 

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rehearsal_cloud import RehearsalCloud, rehearsal_cloud, write_archive
+from rehearsal_cloud import Configure, RehearsalCloud, rehearsal_cloud, write_archive
 
 from pipeline.deploy.archive_file import ArchiveFile, read_archive
 from pipeline.deploy.config import DeployConfig, load_config
 from pipeline.deploy.connection import Connection, connect
 
 TODAY = date(2026, 11, 21)
-Configure = Callable[..., DeployConfig]
 
 
 @pytest.fixture

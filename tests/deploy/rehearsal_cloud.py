@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,12 +40,15 @@ from pipeline.cloud.tokens import Keys, Tokens
 from pipeline.cloud.vertex.containers import Container, ContainerSpec, NeverReady, is_healthy
 from pipeline.cloud.vertex.server import start_vertex
 from pipeline.cloud.vertex.torchserve_container import start_torchserve
+from pipeline.deploy.config import DeployConfig
 from pipeline.progress import Silent
 
 SETTINGS = {
     "defaults": {"width": 64, "height": 64, "num_inference_steps": 20, "output_format": "png"},
     "limits": {"max_instances": 4},
 }
+
+Configure = Callable[..., DeployConfig]  # a checked configuration with some values changed
 
 
 def write_archive(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rehearsal_cloud import RehearsalCloud
+from rehearsal_cloud import Configure, RehearsalCloud
 
 from pipeline.client import VertexEndpoint
 from pipeline.containers.fit import read_contents
@@ -91,7 +91,7 @@ def test_a_google_run_is_announced_and_not_redirected(cloud: RehearsalCloud, arc
 
 
 def test_the_client_takes_the_sdks_endpoint(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     from google.cloud import aiplatform
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rehearsal_cloud import RehearsalCloud, write_archive
+from rehearsal_cloud import Configure, RehearsalCloud, write_archive
 
 from pipeline.deploy.archive_file import ArchiveFile, read_archive
+from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.flow import deploy
 from pipeline.deploy.smoke import find_client
@@ -20,13 +21,13 @@ QUIET = Silent()
 RAISED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
 
 
-def assert_nothing_runs(connection: Connection, config) -> None:
+def assert_nothing_runs(connection: Connection, config: DeployConfig) -> None:
     found = survey(connection, config)
     assert (found.versions, found.endpoint) == ((), None)
 
 
 def test_a_container_that_never_becomes_ready_tells_its_log(
-    connection: Connection, configure, tmp_path: Path
+    connection: Connection, configure: Configure, tmp_path: Path
 ) -> None:
     broken = read_archive(write_archive(tmp_path / "broken.mar", extra={"broken.txt": b""}))
     with pytest.raises(MarqueeError, match="never became ready") as raised:
@@ -46,7 +47,12 @@ def test_a_container_that_never_becomes_ready_tells_its_log(
     ],
 )
 def test_a_fault_while_deploying_is_told_and_taken_back(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, fault: str, says: str
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure: Configure,
+    archive: ArchiveFile,
+    fault: str,
+    says: str,
 ) -> None:
     cloud.fault(fault)
     with pytest.raises(MarqueeError, match=says):
@@ -57,7 +63,7 @@ def test_a_fault_while_deploying_is_told_and_taken_back(
 
 
 def test_a_service_that_is_away_for_a_moment_undoes_nothing(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     cloud.fault("unavailable,target=UpdateEndpoint/*")
     with pytest.raises(MarqueeError, match="Google did not answer") as raised:
@@ -77,7 +83,12 @@ def test_a_service_that_is_away_for_a_moment_undoes_nothing(
     ],
 )
 def test_a_wrong_first_picture_undoes_the_deployment(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, painter, says: str
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure: Configure,
+    archive: ArchiveFile,
+    painter,
+    says: str,
 ) -> None:
     cloud.painter = painter
     with pytest.raises(MarqueeError, match=says):
@@ -88,7 +99,7 @@ def test_a_wrong_first_picture_undoes_the_deployment(
 def test_a_wrong_picture_of_a_new_version_leaves_the_old_one_in_service(
     cloud: RehearsalCloud,
     connection: Connection,
-    configure,
+    configure: Configure,
     archive: ArchiveFile,
     other_archive: ArchiveFile,
 ) -> None:
@@ -102,7 +113,7 @@ def test_a_wrong_picture_of_a_new_version_leaves_the_old_one_in_service(
 
 
 def test_a_proved_model_stays_when_a_later_smoke_test_fails(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET)
     cloud.painters[0].refusal = (500, {"message": "out of memory"})
@@ -112,7 +123,7 @@ def test_a_proved_model_stays_when_a_later_smoke_test_fails(
 
 
 def test_an_upload_that_breaks_goes_on_by_itself(
-    cloud: RehearsalCloud, connection: Connection, configure, tmp_path: Path
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, tmp_path: Path
 ) -> None:
     large = read_archive(write_archive(tmp_path / "large.mar", bytes(20_000_000)))
     cloud.fault("upload-cut,count=2,after_bytes=3000000")
@@ -122,7 +133,7 @@ def test_an_upload_that_breaks_goes_on_by_itself(
 
 
 def test_other_bytes_under_the_archives_name_are_not_trusted(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     made = deploy(connection, configure(), archive, QUIET)
     bucket = connection.storage.bucket(configure().bucket_name)
@@ -133,7 +144,7 @@ def test_other_bytes_under_the_archives_name_are_not_trusted(
 
 
 def test_denied_storage_is_named_with_its_permission(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     cloud.fault("storage-permission-denied")
     with pytest.raises(MarqueeError, match=r"PERMISSION_DENIED|403"):
@@ -141,7 +152,7 @@ def test_denied_storage_is_named_with_its_permission(
 
 
 def test_a_model_scaled_to_zero_is_asked_until_it_is_up(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     deploy(connection, configure(), archive, QUIET)
     cloud.fault("scaled-to-zero,seconds=2")
@@ -153,7 +164,11 @@ def test_a_model_scaled_to_zero_is_asked_until_it_is_up(
 
 
 def test_verify_fails_loudly_on_swapped_weights(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure: Configure,
+    archive: ArchiveFile,
+    other_archive: ArchiveFile,
 ) -> None:
     deploy(connection, configure(), archive, QUIET)
     assert verify(connection, configure(), archive)[0].loaded_digest == archive.weights_digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rehearsal_cloud import RehearsalCloud, write_archive
+from rehearsal_cloud import Configure, RehearsalCloud, write_archive
 
 from pipeline.deploy.archive_file import ArchiveFile, read_archive
 from pipeline.deploy.config import DeployConfig
@@ -23,7 +23,7 @@ QUIET = Silent()
 
 
 def test_deploy_then_everything_is_there_and_teardown_leaves_nothing(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     config = configure(
         labels={"team": "art"}, min_replicas=1, max_replicas=2, autoscaling={"accelerator": 70}
@@ -52,7 +52,7 @@ def test_deploy_then_everything_is_there_and_teardown_leaves_nothing(
 
 
 def test_an_unchanged_archive_sends_zero_bytes_and_changes_nothing(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET)
     again = deploy(connection, configure(), archive, QUIET)
@@ -66,7 +66,7 @@ def test_an_unchanged_archive_sends_zero_bytes_and_changes_nothing(
 
 
 def test_plan_says_what_happens_and_changes_nothing(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     made = plan(connection, configure(max_replicas=3), archive)
     verbs = ["create", "upload", "register", "create", "deploy", "smoke", "traffic"]
@@ -78,7 +78,7 @@ def test_plan_says_what_happens_and_changes_nothing(
 
 
 def test_two_fine_tunes_are_two_versions_with_their_own_pictures(
-    connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile, other_archive: ArchiveFile
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET)
     second = deploy(connection, configure(traffic=10), other_archive, QUIET)
@@ -99,7 +99,7 @@ def _canary(connection: Connection, config: DeployConfig, *archives: ArchiveFile
 
 
 def test_promote_gives_the_canary_everything(
-    connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile, other_archive: ArchiveFile
 ) -> None:
     first, canary = _canary(connection, configure(traffic=20), archive, other_archive)
     promote(connection, configure(), QUIET)
@@ -109,7 +109,7 @@ def test_promote_gives_the_canary_everything(
 
 
 def test_rollback_returns_to_the_model_before(
-    connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile, other_archive: ArchiveFile
 ) -> None:
     first, _ = _canary(connection, configure(), archive, other_archive)
     before = status(connection, configure())
@@ -123,7 +123,7 @@ def test_rollback_returns_to_the_model_before(
 
 
 def test_other_replica_counts_change_the_deployed_model_in_place(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET)
     assert "resize" in [
@@ -135,7 +135,7 @@ def test_other_replica_counts_change_the_deployed_model_in_place(
 
 
 def test_a_shared_endpoint_is_asked_at_the_regions_address(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     config = configure(dedicated=False)
     deploy(connection, config, archive, QUIET)
@@ -145,7 +145,9 @@ def test_a_shared_endpoint_is_asked_at_the_regions_address(
         deploy(connection, configure(dedicated=True), archive, QUIET)
 
 
-def test_what_is_not_marquees_stays(connection: Connection, configure, archive: ArchiveFile) -> None:
+def test_what_is_not_marquees_stays(
+    connection: Connection, configure: Configure, archive: ArchiveFile
+) -> None:
     bucket = connection.storage.create_bucket("somebodys-bucket", location="us-central1")
     bucket.blob("notes.txt").upload_from_string("keep me")
     parent, endpoint = connection.location, {"display_name": "theirs"}
@@ -159,7 +161,7 @@ def test_what_is_not_marquees_stays(connection: Connection, configure, archive: 
 
 
 def test_an_expected_picture_must_come_back(
-    connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     right = tmp_path / "right.png"
     deploy(connection, configure(), archive, QUIET).proof.picture.save(right)
@@ -170,7 +172,7 @@ def test_an_expected_picture_must_come_back(
 
 
 def test_a_model_somebody_else_made_is_not_touched(
-    connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     deploy(connection, configure(model="mine"), archive, QUIET)
     uri = f"gs://{configure().bucket_name}/marquee/mine/{archive.archive_digest[:16]}"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from deploying import start_deploy
-from rehearsal_cloud import RehearsalCloud
+from rehearsal_cloud import Configure, RehearsalCloud
 
 from pipeline.deploy.archive_file import ArchiveFile
+from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection
 from pipeline.deploy.survey import survey
 from pipeline.deploy.teardown import teardown
@@ -36,7 +37,9 @@ def run_again(cloud: RehearsalCloud, archive: ArchiveFile, output: Path) -> None
     assert code == 0, output.read_text()
 
 
-def check_and_clean(cloud: RehearsalCloud, connection: Connection, config, archive: ArchiveFile) -> None:
+def check_and_clean(
+    cloud: RehearsalCloud, connection: Connection, config: DeployConfig, archive: ArchiveFile
+) -> None:
     """One model with one version, one endpoint with one deployed model, one object, one replica."""
     found = survey(connection, config)
     assert [version.version_id for version in found.versions] == ["1"]
@@ -53,7 +56,7 @@ def check_and_clean(cloud: RehearsalCloud, connection: Connection, config, archi
 
 @pytest.mark.slow
 def test_killed_after_every_remote_call(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     cloud.start_seconds = 0.5
     output = tmp_path / "output"
@@ -75,9 +78,9 @@ def test_killed_after_every_remote_call(
     check_and_clean(cloud, connection, configure(), archive)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_at_ten_random_moments(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     cloud.start_seconds = 0.5
     output = tmp_path / "output"
@@ -96,7 +99,7 @@ def test_killed_at_ten_random_moments(
 
 @pytest.mark.slow
 def test_two_deploys_at_once_do_not_hurt_each_other(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     cloud.start_seconds = 1.0
     outputs = [tmp_path / "first", tmp_path / "second"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rehearsal_cloud import RehearsalCloud
+from rehearsal_cloud import Configure, RehearsalCloud
 
 from pipeline.deploy.archive_file import ArchiveFile
 from pipeline.deploy.connection import Connection
@@ -45,7 +45,7 @@ def _huge(path: Path) -> None:
 def test_an_expected_picture_that_cannot_be_read_stops_before_the_first_call(
     cloud: RehearsalCloud,
     connection: Connection,
-    configure,
+    configure: Configure,
     archive: ArchiveFile,
     tmp_path: Path,
     make: Callable[[Path], None],
@@ -62,7 +62,7 @@ def test_an_expected_picture_that_cannot_be_read_stops_before_the_first_call(
 
 
 def test_an_archive_that_cannot_be_read_stops_before_the_first_call(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, tmp_path: Path
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, tmp_path: Path
 ) -> None:
     gone = dataclasses.replace(archive, path=tmp_path / "gone.mar")
     with pytest.raises(MarqueeError, match=r"gone\.mar cannot be read"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from rehearsal_cloud import RehearsalCloud
+from rehearsal_cloud import Configure, RehearsalCloud
 
 from pipeline.cli import app
 from pipeline.deploy.archive_file import ArchiveFile
@@ -39,7 +39,11 @@ def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_canary_that_no_request_reached_is_unproven_and_stays(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure: Configure,
+    archive: ArchiveFile,
+    other_archive: ArchiveFile,
 ) -> None:
     first = deploy(connection, configure(), archive, QUIET).deployed_model_id
     cloud.painters[0].seconds = 0.4
@@ -64,7 +68,7 @@ def test_a_canary_that_no_request_reached_is_unproven_and_stays(
 def test_unproven_and_unknown_have_exit_codes_of_their_own(
     cloud: RehearsalCloud,
     connection: Connection,
-    configure,
+    configure: Configure,
     archive: ArchiveFile,
     other_archive: ArchiveFile,
     tmp_path: Path,
@@ -86,7 +90,7 @@ def test_unproven_and_unknown_have_exit_codes_of_their_own(
     "trouble", ["unavailable,target=RawPredict/*,count=100", "scaled-to-zero,seconds=900"]
 )
 def test_a_busy_service_is_unknown_and_the_next_run_goes_on(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, trouble: str
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, trouble: str
 ) -> None:
     cloud.fault(trouble)
     with pytest.raises(Unknown, match="unknown"):
@@ -99,7 +103,7 @@ def test_a_busy_service_is_unknown_and_the_next_run_goes_on(
 
 
 def test_a_stopped_network_takes_nothing_back_from_production(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     """Finding 3: one version on two kinds of hardware, deployed again while predictions cannot pass."""
     t4, l4 = {"accelerator": "NVIDIA_TESLA_T4"}, {"accelerator": "NVIDIA_L4", "machine": "g2-standard-8"}
@@ -117,7 +121,11 @@ def test_a_stopped_network_takes_nothing_back_from_production(
 
 
 def test_what_served_is_not_taken_back_when_its_container_fails_later(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    cloud: RehearsalCloud,
+    connection: Connection,
+    configure: Configure,
+    archive: ArchiveFile,
+    other_archive: ArchiveFile,
 ) -> None:
     deploy(connection, configure(), archive, QUIET)
     deploy(connection, configure(traffic=30), other_archive, QUIET)
@@ -131,7 +139,11 @@ def test_what_served_is_not_taken_back_when_its_container_fails_later(
 
 
 def test_a_proof_is_of_one_deployed_model_only(
-    connection: Connection, cloud: RehearsalCloud, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    connection: Connection,
+    cloud: RehearsalCloud,
+    configure: Configure,
+    archive: ArchiveFile,
+    other_archive: ArchiveFile,
 ) -> None:
     """The same archive on the same hardware, undeployed and deployed again, has to be proved again."""
     deploy(connection, configure(), archive, QUIET)
@@ -146,7 +158,7 @@ def test_a_proof_is_of_one_deployed_model_only(
 
 
 def test_an_older_marquees_proof_on_the_version_counts(
-    connection: Connection, configure, archive: ArchiveFile, other_archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile, other_archive: ArchiveFile
 ) -> None:
     """It noted no roles and one proof per version; the canary it left can be promoted."""
     first = deploy(connection, configure(), archive, QUIET).deployed_model_id

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from rehearsal_cloud import RehearsalCloud
+from rehearsal_cloud import Configure, RehearsalCloud
 
 from pipeline.deploy.answers import Unanswered
 from pipeline.deploy.archive_file import ArchiveFile
+from pipeline.deploy.config import DeployConfig
 from pipeline.deploy.connection import Connection, connect
 from pipeline.deploy.flow import deploy
 from pipeline.deploy.plan import Traffic
@@ -25,7 +26,7 @@ QUIET = Silent()
 
 
 def test_an_operation_that_takes_too_long_goes_on_and_a_rerun_joins_it(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     cloud.start_seconds = 2.5
     late = r"not done after 1 s.*it continues in the cloud: projects/"
@@ -40,7 +41,7 @@ def test_an_operation_that_takes_too_long_goes_on_and_a_rerun_joins_it(
     assert cloud.book.calls.count("DeployModel/marquee") == 1
 
 
-def switched(connection: Connection, config) -> list[tuple[str, int, str]]:
+def switched(connection: Connection, config: DeployConfig) -> list[tuple[str, int, str]]:
     return [(model.id, model.traffic, model.role) for model in status(connection, config).deployed]
 
 
@@ -49,7 +50,7 @@ def switched(connection: Connection, config) -> list[tuple[str, int, str]]:
 def test_a_switch_that_broke_off_is_finished_by_the_next_run(
     cloud: RehearsalCloud,
     connection: Connection,
-    configure,
+    configure: Configure,
     archive: ArchiveFile,
     other_archive: ArchiveFile,
     command,
@@ -77,7 +78,7 @@ def test_a_switch_that_broke_off_is_finished_by_the_next_run(
 def test_a_replacement_that_broke_off_is_finished_by_the_next_run(
     cloud: RehearsalCloud,
     connection: Connection,
-    configure,
+    configure: Configure,
     archive: ArchiveFile,
     other_archive: ArchiveFile,
     third_archive: ArchiveFile,
@@ -106,7 +107,7 @@ def test_a_replacement_that_broke_off_is_finished_by_the_next_run(
 
 @pytest.mark.parametrize("call", ["UndeployModel", "DeleteEndpoint", "DeleteModel"])
 def test_a_teardown_that_broke_off_is_finished_by_the_next_run(
-    cloud: RehearsalCloud, connection: Connection, configure, archive: ArchiveFile, call: str
+    cloud: RehearsalCloud, connection: Connection, configure: Configure, archive: ArchiveFile, call: str
 ) -> None:
     deploy(connection, configure(), archive, QUIET)
     cloud.fault(f"unavailable,target={call}/*")
@@ -117,7 +118,7 @@ def test_a_teardown_that_broke_off_is_finished_by_the_next_run(
 
 
 def test_verify_without_traffic_is_a_sentence(
-    connection: Connection, configure, archive: ArchiveFile
+    connection: Connection, configure: Configure, archive: ArchiveFile
 ) -> None:
     deployed_id = deploy(connection, configure(), archive, QUIET).deployed_model_id
     endpoint = connection.endpoints.get_endpoint(name=connection.endpoint_name("marquee"))

@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "compiled-for-tests"
 
 
-def kept_archive(config: str, make: Callable[[Path], None], own: Path) -> Path:
-    """A copy in ``own`` of the model.mar that ``make(own)`` writes, made anew where it would differ."""
+def kept_archive(name: str, config: str, make: Callable[[Path], None], own: Path) -> Path:
+    """A copy in ``own`` of the model.mar that ``make(own)`` writes; kept until it would differ."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    kept = KEPT / f"{_digest(config)}.mar"
+    kept = KEPT / f"{name}-{_digest(config)}.mar"
     with FileLock(KEPT / "lock"):
         if not kept.exists():
             make(own)
-            for old in KEPT.glob("*.mar*"):
+            for old in KEPT.glob(f"{name}-*.mar*"):
                 old.unlink()
             shutil.copyfile(own / "model.mar", f"{kept}.part")
             Path(f"{kept}.part").rename(kept)
@@ -49,6 +49,7 @@ def _sources() -> Iterator[Path]:
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path
     yield ROOT / "constraints.txt"
+    yield ROOT / "tests" / "engine" / "narrow.py"
 
 
 def _processor() -> str:

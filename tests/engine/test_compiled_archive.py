@@ -19,6 +19,7 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels
 from kept_archive import kept_archive
+from narrow import write_narrow_pipeline
 from PIL import Image
 from tiny import layers
 
@@ -43,18 +44,23 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def compiled_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, compiled for two pictures with guidance: two minutes, then kept in build/."""
+def compiled_mar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive compiled for two pictures with guidance, kept in build/ from one run to the next.
+
+    `make soak` compiles the embedded model (four minutes); else it is the smallest UNet of the same blocks.
+    """
     config = (ROOT / "model_artifacts" / "model-config.yaml").read_text()
     config = re.sub(r"(?m)^  max_batch:.*$", "  max_batch: 2", config)
+    whole = bool(request.config.getoption("soak"))
 
     def compile_into(folder: Path) -> None:
         (folder / "c.yaml").write_text(config)
-        model, mar = str(ROOT / "model_artifacts" / "shapes"), folder / "model.mar"
-        built = BuildConfig(model, mar, folder / "c.yaml", container="marquee", compiled=True)
-        build(built, Silent())
+        model = ROOT / "model_artifacts" / "shapes" if whole else write_narrow_pipeline(folder)
+        container, mar = "marquee", folder / "model.mar"
+        build(BuildConfig(str(model), mar, folder / "c.yaml", container=container, compiled=True), Silent())
 
-    return kept_archive(config, compile_into, tmp_path_factory.mktemp("compiled"))
+    name = "whole" if whole else "narrow"
+    return kept_archive(name, config, compile_into, tmp_path_factory.mktemp("compiled"))
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from driving import draw, nearly_equal, pixels, reason, submit
 from tiny import layers, make_job
+from torch.overrides import TorchFunctionMode
 
 from handler.contract.job import Job
 from handler.engine.engine import Engine
-from handler.engine.linear import LinearSampler, LinearState
 from handler.engine.memory.footprint import measure_footprint, peak_bytes
 from handler.engine.memory.plan import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
 from handler.engine.options import EngineOptions
@@ -118,40 +118,52 @@ def test_a_decoding_without_memory_is_tried_at_the_next_steps(
     assert (reason(outcome), len(asked)) == ("out_of_memory", 4)
 
 
+class NoMemoryFor(TorchFunctionMode):
+    """Calls of one torch function run out of memory while ``fails`` says so; the n-th call is number n."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], fails: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.calls = 0
+        self._function, self._fails = function, fails
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        if func is self._function:
+            self.calls += 1
+            if self._fails(self.calls):
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_sampler_without_memory_is_waited_for_and_draws_the_same_picture(
-    model: Model, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+    model: Model, plan: MemoryPlan
 ) -> None:
     """Ancestral noise comes from the job's generator: what a failed step drew of it must be given back."""
     jobs = [make_job(seed=seed, scheduler="Euler ancestral", num_inference_steps=6) for seed in range(3)]
     options = EngineOptions(vectorised=True)
     wanted = draw(Engine(model, options, plan), jobs)
-    calls, combine = itertools.count(), LinearSampler._combine
-
-    def short(sampler: LinearSampler, states: Sequence[LinearState]) -> torch.Tensor:
-        if next(calls) in (2, 3):
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
-        return combine(sampler, states)
-
-    monkeypatch.setattr(LinearSampler, "_combine", short)
-    for got, want in zip(draw(Engine(model, options, plan), jobs), wanted, strict=True):
+    # The sampler's product is the only one of these in a step, and comes after its noise.
+    with NoMemoryFor(torch.bmm, lambda call: call in (3, 4)) as products:
+        drawn = draw(Engine(model, options, plan), jobs)
+    assert products.calls == 6 + 2
+    for got, want in zip(drawn, wanted, strict=True):
         assert torch.equal(pixels(got), pixels(want))
 
 
-def test_a_place_is_not_lost_where_joining_finds_no_memory(
-    model: Model, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_is_not_lost_where_joining_finds_no_memory(model: Model, plan: MemoryPlan) -> None:
     engine = Engine(model, EngineOptions(max_live=2, vectorised=True), plan)
-    monkeypatch.setattr(LinearSampler, "_widen", _no_memory)
-    outcomes = draw(engine, [make_job(seed=seed) for seed in range(5)])
+    with NoMemoryFor(torch.nn.functional.pad, lambda _: True) as paddings:  # a longer history
+        outcomes = draw(engine, [make_job(seed=seed) for seed in range(5)])
+    assert paddings.calls >= 5
     assert [reason(outcome) for outcome in outcomes] == ["out_of_memory"] * 5
-    monkeypatch.undo()
     assert (
         len({pixels(outcome).sum().item() for outcome in draw(engine, [make_job(), make_job(seed=9)])}) == 2
     )
-
-
-def _no_memory(*_: object) -> None:
-    raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
 
 
 def test_strict_rows_are_no_more_than_the_plan_has_places_for(model: Model) -> None:

@@ -12,6 +12,7 @@ from frontend import Answer, Frontend, Gate, codes, long_job, until
 from tiny import make_job
 
 from handler.doors.torchserve.request_book import RequestBook
+from handler.engine.sampler import SchedulerSampler
 from handler.engine.watchdog import EXIT_CODE
 
 SHORT = make_job(num_inference_steps=1, scheduler="DDIM")
@@ -20,7 +21,10 @@ SHORT = make_job(num_inference_steps=1, scheduler="DDIM")
 def fail_once(book: RequestBook[Answer], method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call of ``method``, such as "batch.encode", is an error as no part of the engine may have."""
     part, _, name = method.partition(".")
-    owner = getattr(book.engine, part)
+    fail_once_in(getattr(book.engine, part), name, monkeypatch)
+
+
+def fail_once_in(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right: Callable[..., object] = getattr(owner, name)
 
     def fail(*_: object, **__: object) -> None:
@@ -82,7 +86,7 @@ def test_an_error_when_all_its_clients_are_gone_is_not_the_next_ones(
     gate.shut()
     frontend.call(gone=[long_job()])
     gate.wait()
-    fail_once(book, "batch._advance", monkeypatch)
+    fail_once_in(SchedulerSampler, "advance", monkeypatch)
     frontend.hang_up("gone")
     gate.open()
     until(lambda: book.engine.metrics.counts["failed"] == 1)
@@ -96,7 +100,7 @@ def test_an_error_in_the_step_of_a_batch_given_up_is_not_the_next_batchs(
     book.admit("late", [long_job()], list)
     assert codes(book.finish_all(seconds=0.3)["late"]) == ["took_too_long"]
     gate.wait()
-    fail_once(book, "batch._advance", monkeypatch)
+    fail_once_in(SchedulerSampler, "advance", monkeypatch)
     book.admit("next", [SHORT], list)
     gate.open()
     assert codes(book.finish_all()["next"]) == ["picture"]
@@ -109,13 +113,12 @@ def test_a_job_that_cannot_join_fails_alone(
     gate.shut()
     frontend.call(live=[make_job(num_inference_steps=3, scheduler="DDIM")])
     gate.wait()
-    sampler = book.engine.batch._samplers.of(book.engine.model.latent_size(SHORT.width, SHORT.height))
 
     def fail(*_: object) -> None:
         monkeypatch.undo()
         raise RuntimeError("not enough memory (injected)")
 
-    monkeypatch.setattr(sampler, "join", fail)
+    monkeypatch.setattr(SchedulerSampler, "join", fail)
     frontend.call(bad=[SHORT])
     gate.open()
     assert answered(frontend, "bad") == ["internal"]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job
-from handler.contract.settings import Defaults, Limits
+from handler.contract.limits import Defaults, Limits
 from handler.doors.torchserve.continuous import ContinuousBatches
 from handler.doors.torchserve.door import Door
 from handler.doors.torchserve.request_book import RequestBook

@@ -145,7 +145,7 @@ def test_an_archive_for_one_step_starts_among_forged_deaths(model_mar: Path, tmp
         settings = yaml.safe_load(archive.read("model-config.yaml"))
     settings["marquee"]["defaults"] |= {"num_inference_steps": 1}
     settings["marquee"]["limits"] |= {"max_num_inference_steps": 1}
-    changes = {"model-config.yaml": yaml.safe_dump(settings).encode()}
+    changes: dict[str, bytes | None] = {"model-config.yaml": yaml.safe_dump(settings).encode()}
     limited = copy_with(model_mar, tmp_path / "limited.mar", changes)
     server = launch(limited, ServeOptions(threads=1))
     try:

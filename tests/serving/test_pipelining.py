@@ -22,7 +22,7 @@ STEPS = (60, 4, 25, 2, 12)
 COLOURS = ("red", "green", "blue", "yellow", "purple")
 
 
-@pytest.fixture(params=["server", "continuous_server"])
+@pytest.fixture(scope="module", params=["server", "continuous_server"])
 def port(request: pytest.FixtureRequest) -> int:
     running: RunningServer = request.getfixturevalue(request.param)
     return running.ports.inference
@@ -35,7 +35,7 @@ def body(number: int) -> dict[str, Any]:
     return {"instances": [instance], "parameters": {"output_format": "png"}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own(port: int) -> list[Any]:
     """The picture of each request, drawn alone."""
     url = f"http://127.0.0.1:{port}/predictions/model"

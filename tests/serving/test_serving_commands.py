@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.serving.server import RunningServer
 
 ROOT = Path(__file__).parents[2]
-SLOW = {"instances": [{"prompt": "x", "width": 192, "height": 192, "num_inference_steps": 40, "seed": 1}]}
+SLOW = {"instances": [{"prompt": "x", "width": 192, "height": 192, "num_inference_steps": 24, "seed": 1}]}
 
 
 def marquee(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ def test_labels_make_room_below() -> None:
     assert labelled.height > plain.height
     below = labelled.crop((6, 14, 46, labelled.height - 6))
     _, brightest = below.convert("L").getextrema()
+    assert isinstance(brightest, int)
     assert brightest > 200  # the pen is white on grey; letters are smoothed
 
 

@@ -96,7 +96,8 @@ def test_the_scheduler_is_stable_diffusion_1_5s() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    return loaded
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer.json"])
