@@ -2,7 +2,7 @@
 
 diffusers and peft set a LoRA's weight for a whole call. Here every row has its own:
 ``output += up(down(input) * weight of the row)``, for each LoRA that is asked for.
-Hooks do that. A call has them only where one of its rows asks for a LoRA, so other calls are those of diffusers.
+Hooks do that. A call has them only where one of its rows asks for a LoRA; other calls are those of diffusers.
 """
 
 from __future__ import annotations

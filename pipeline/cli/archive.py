@@ -138,6 +138,8 @@ def _print_text(found: Inspection) -> None:
     if found.files:
         print(f"archive digest  {found.archive_digest}")
         print(f"weights digest  {found.weights_digest}")
+        for lora in found.loras:
+            print(f"LoRA            {lora.name}  {lora.sha256[:16]}  default weight {lora.default_weight:g}")
         print("versions        " + ", ".join(f"{name} {version}" for name, version in found.versions.items()))
         print(yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=False), end="")
     for problem in found.problems:
