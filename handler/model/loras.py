@@ -87,7 +87,7 @@ def _load(path: Path, parts: Mapping[str, Any]) -> dict[str, dict[str, LoraLayer
                 part = parts[component]
                 place = find_layer(part, stored)
                 tensors = [file.get_tensor(f"{stem}.{kind}") for kind in KINDS]
-                _check(f"{FOLDER}/{path.name}: {stem}", *tensors, part, place)
+                _check(f"{FOLDER}/{path.name}: {stem}", tensors, part, place)
                 layers[component][place] = _on_device(f"{path.name}: {stem}", tensors, part)
     except SafetensorError as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
@@ -119,9 +119,8 @@ def find_layer(part: Any, stored: str) -> str:
     return ""
 
 
-def _check(
-    where: str, down: torch.Tensor, up: torch.Tensor, scale: torch.Tensor, part: Any, place: str
-) -> None:
+def _check(where: str, tensors: list[torch.Tensor], part: Any, place: str) -> None:
+    down, up, scale = tensors
     if not place:
         raise ModelError(f"{where} names a layer that the model does not have")
     outputs, inputs, *kernel = part.get_submodule(place).weight.shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from lora_files import ASKED, asked, checksum, make_loras, oracle_jobs, save, un
 from safetensors.torch import load_file
 from tiny import as_model, draw_plainly, layers, make_job, make_pipeline
 
-from handler.contract.settings import parse_settings
+from handler.contract.settings import load_settings, parse_settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.fused import fuse_projections
 from handler.engine.accelerate.graphs import GraphedUNet
@@ -23,7 +25,10 @@ from handler.engine.engine import Engine
 from handler.engine.loras import RowLoras, UNetRows
 from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import MemoryPlan
+from handler.engine.opening import open_engine
 from handler.engine.options import EngineOptions
+from handler.model.digest import DigestError
+from handler.model.load import ModelError
 from handler.model.loras import load_loras
 from handler.model.model import Model
 from pipeline.archive.build import BuildConfig, build
@@ -222,3 +227,28 @@ def test_an_unknown_lora_is_a_400_and_its_neighbours_are_drawn(lora_model: Model
 def test_loras_are_in_the_memory_plan(model: Model, lora_model: Model) -> None:
     without, within = (measure_footprint(one, 64, 64, 9).unet_row_bytes for one in (model, lora_model))
     assert within > without
+
+
+def test_an_opened_archive_describes_its_loras(unpacked: Path) -> None:
+    settings = load_settings(unpacked / "model-config.yaml")
+    opened = open_engine(unpacked, replace(settings, max_batch=1))
+    digest = hashlib.sha256((unpacked / "loras" / "a.safetensors").read_bytes()).hexdigest()
+    loras = layers(opened.description)["loras"]
+    assert loras["a"] == {"sha256": digest, "default_weight": 1.0}
+    assert sorted(loras) == ["a", "b"]
+    assert opened.model.loras["a"].digest == digest
+
+
+def test_a_lora_that_is_not_the_built_one_is_refused(model: Model, unpacked: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(unpacked / "loras", root / "loras")
+    shutil.copytree(unpacked / "MAR-INF", root / "MAR-INF")
+    save(root / "loras" / "a.safetensors", {"x": torch.zeros(1)})
+    with pytest.raises(DigestError, match=r"loras/a\.safetensors"):
+        with_loras(model, root)
+    shutil.rmtree(root / "MAR-INF")
+    with pytest.raises(ModelError, match=r"holds \.x, which is no part of a LoRA"):
+        with_loras(model, root)
+    (root / "loras" / "a.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"loras/a\.safetensors: the archive lacks it"):
+        with_loras(model, root)
