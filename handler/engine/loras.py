@@ -16,8 +16,6 @@ from typing import Any, Callable
 import torch
 
 from handler.contract.job import Failure, Job, LoraWeight
-from handler.engine.accelerate.accelerated_unet import AcceleratedUNet
-from handler.engine.accelerate.fused import PARTS
 from handler.model.loras import LoraLayer
 from handler.model.model import Model
 
@@ -25,6 +23,10 @@ Asked = Sequence[LoraWeight]
 """The LoRAs of one row."""
 Tensors = Sequence["torch.Tensor | None"]
 Call = Callable[..., "torch.Tensor"]
+
+
+PARTS = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
+"""diffusers' fused projection, and the plain ones whose rows it holds one below the other."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class UNetRows:
 
     def __init__(self, model: Model) -> None:
         self._unet = model.unet
+        self._eager_unet = getattr(model.unet, "eager", model.unet)  # an AcceleratedUNet's own way
         plain = getattr(model.unet, "plain", model.unet)
         self._loras = RowLoras(plain, {name: lora.unet for name, lora in model.loras.items()})
 
@@ -126,7 +129,7 @@ class UNetRows:
         changed = [bool(self._loras.chosen(one)) for one in asked]
         if not any(changed):
             return call(self._unet, *tensors)
-        if not isinstance(self._unet, AcceleratedUNet) or all(changed):
+        if self._eager_unet is self._unet or all(changed):
             return self._eager(call, tensors, asked, rows)
         with_loras = [number for number, one in enumerate(changed) if one]
         without = [number for number, one in enumerate(changed) if not one]
@@ -138,9 +141,8 @@ class UNetRows:
         return torch.cat(parts)[order.argsort()]
 
     def _eager(self, call: Call, tensors: Tensors, asked: Sequence[Asked], rows: int | None) -> torch.Tensor:
-        unet = self._unet.eager if isinstance(self._unet, AcceleratedUNet) else self._unet
         with self._loras.added(asked, rows):
-            return call(unet, *tensors)
+            return call(self._eager_unet, *tensors)
 
 
 def check_loras(model: Model, job: Job) -> Failure | None:

@@ -56,7 +56,7 @@ def test_the_lora_changes_how_captions_are_drawn(engine: Engine, style: str) -> 
     }
     outcomes = draw(engine, [job for pair in zip(jobs[1.0], jobs[0.0], strict=True) for job in pair])
     for first, weight in enumerate((1.0, 0.0)):
-        seen = [judge_style(one.image) for one in outcomes[first::2] if isinstance(one, Picture)]
+        seen = [str(judge_style(one.image)) for one in outcomes[first::2] if isinstance(one, Picture)]
         shares[weight] = seen.count(style) / len(jobs[weight])
     assert shares[1.0] >= LEAST[style]
     assert shares[0.0] < 0.05
