@@ -23,6 +23,8 @@ class Loaded:
     archive_digest: str | None
     packages: Mapping[str, str | None]
     """Whose diffusers and so on are used: ``handler.model.vendored.packages_in_use``."""
+    loras: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    """By name: ``sha256`` of the LoRA's file and its ``default_weight``."""
 
 
 def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -> dict[str, object]:

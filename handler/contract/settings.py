@@ -47,6 +47,13 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
+class LoraSettings:
+    """How strongly a LoRA of the archive is followed where a request names it without a weight."""
+
+    default_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that model-config.yaml fixes for the handler.
 
@@ -61,6 +68,7 @@ class Settings:
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     schedulers: tuple[str, ...] = tuple(SCHEDULERS)
+    loras: Mapping[str, LoraSettings] = field(default_factory=dict)
     device: str = "auto"
     dtype: str = "auto"
     channels_last: bool | str = "auto"
@@ -118,6 +126,7 @@ def parse_settings(document: Any) -> Settings:
         defaults=_fill(Defaults, own.get("defaults", {}), "marquee.defaults"),
         limits=_fill(Limits, own.get("limits", {}), "marquee.limits"),
         schedulers=_schedulers(own.get("schedulers", list(SCHEDULERS))),
+        loras=_loras(own.get("loras", {})),
         device=_choice(own.get("device", "auto"), ("auto", "cpu", "cuda"), "marquee.device"),
         dtype=_choice(own.get("dtype", "auto"), DTYPES, "marquee.dtype"),
         channels_last=_choice(own.get("channels_last", "auto"), SWITCHES, "marquee.channels_last"),
@@ -204,6 +213,13 @@ def _schedulers(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or any(name not in SCHEDULERS for name in value):
         raise SettingsError(f"marquee.schedulers is {value!r}; it must list some of {', '.join(SCHEDULERS)}")
     return tuple(value)
+
+
+def _loras(value: Any) -> dict[str, LoraSettings]:
+    return {
+        str(name): _fill(LoraSettings, chosen, f"marquee.loras.{name}")
+        for name, chosen in _mapping(value, "marquee.loras").items()
+    }
 
 
 def _check_defaults(settings: Settings) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable
 
 import torch
 
+from handler.engine.loras import UNetRows
 from handler.engine.ticket import LiveImage
-from handler.model.model import Model, Size
+from handler.model.model import Model, Size, UNet
 
 
 class Denoiser:
@@ -18,6 +20,7 @@ class Denoiser:
         self._model = model
         self._rows_of = rows_of
         self._condition_width = model.guidance_width
+        self._loras = UNetRows(model)
 
     def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
         """From scaled latents (len(images), 4, h, w) to guided predictions of the same shape."""
@@ -30,25 +33,9 @@ class Denoiser:
         )
         samples = inputs[torch.tensor(order, device=inputs.device)]
         arguments = (samples, timesteps, torch.cat(texts), self._guidance_embedding(images))
-        outputs = self._unet(*arguments, self._rows_of(images[0].size))
+        rows, loras = self._rows_of(images[0].size), [images[i].job.loras for i in order]
+        outputs = self._loras.call(partial(_predict, rows), arguments, loras, rows)
         return self._guide(images, guided, outputs)
-
-    def _unet(
-        self,
-        samples: torch.Tensor,
-        timesteps: torch.Tensor,
-        texts: torch.Tensor,
-        condition: torch.Tensor | None,
-        rows: int | None,
-    ) -> torch.Tensor:
-        count = len(samples)
-        if rows is not None:
-            samples, timesteps, texts = (pad_rows(part, rows) for part in (samples, timesteps, texts))
-            condition = None if condition is None else pad_rows(condition, rows)
-        outputs = self._model.unet(
-            samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
-        )[0]
-        return outputs[:count]
 
     def _guide(self, images: Sequence[LiveImage], guided: list[int], outputs: torch.Tensor) -> torch.Tensor:
         negative, positive = outputs[: len(guided)], outputs[len(guided) :]
@@ -72,6 +59,25 @@ class Denoiser:
             None, scales, embedding_dim=self._condition_width
         )
         return embedding.to(device=self._model.device, dtype=self._model.dtype)
+
+
+def _predict(
+    rows: int | None,
+    unet: UNet,
+    samples: torch.Tensor,
+    timesteps: torch.Tensor,
+    texts: torch.Tensor,
+    condition: torch.Tensor | None,
+) -> torch.Tensor:
+    """The outputs of a call that has at least ``rows`` rows."""
+    count = len(samples)
+    if rows is not None:
+        samples, timesteps, texts = (pad_rows(part, rows) for part in (samples, timesteps, texts))
+        condition = None if condition is None else pad_rows(condition, rows)
+    outputs = unet(
+        samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
+    )
+    return outputs[0][:count]
 
 
 def pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:

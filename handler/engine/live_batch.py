@@ -15,6 +15,7 @@ import torch
 from handler.contract.job import Failure, Job
 from handler.engine.decoder import NO_MEMORY
 from handler.engine.denoiser import Denoiser
+from handler.engine.loras import check_loras
 from handler.engine.memory.capacity import Capacity
 from handler.engine.memory.elastic import BROKEN, Elastic
 from handler.engine.metrics import EngineMetrics
@@ -60,7 +61,7 @@ class LiveBatch:
 
     def check(self, job: Job) -> Failure | None:
         """What can be said against the job before it is submitted: a 400, or None. For any thread."""
-        return self._samplers.check(job)
+        return check_loras(self._model, job) or self._samplers.check(job)
 
     def encode(self, newcomers: Sequence[Waiting]) -> list[Prompts | Failure | None]:
         """The newcomers' texts, encoded together; None where memory has no room for one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from handler.model.device import set_threads
 from handler.model.digest import archive_digest
 from handler.model.libraries import quiet_libraries
 from handler.model.load import load_model
+from handler.model.loras import load_loras
 from handler.model.model import Model
 from handler.model.vendored import check_pillow, packages_in_use
 
@@ -61,6 +62,8 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
     quiet_libraries()
     threads = set_threads(settings)
     model = load_model(archive_root / "model", settings, devices[0] if devices else None)
+    parts = {"unet": model.unet, "text_encoder": model.text_encoder}
+    model = replace(model, loras=load_loras(archive_root, settings, parts))
     model = tune_for_gpu(with_compiled_unet(model, archive_root), settings)
     profile = choose_profile(model, settings)
     started = start_engine(model, settings, profile)
@@ -72,6 +75,10 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
         weights_digest=model.weights_digest,
         archive_digest=archive_digest(archive_root),
         packages=packages_in_use(archive_root),
+        loras={
+            name: {"sha256": lora.digest, "default_weight": lora.default_weight}
+            for name, lora in model.loras.items()
+        },
     )
     running = {
         **asdict(profile),

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from handler.contract.job import CutText, Job
+from handler.contract.job import CutText, Job, LoraWeight
+from handler.engine.loras import Asked, RowLoras
 from handler.engine.ticket import Prompts
 from handler.model.model import Model
 
@@ -20,6 +21,13 @@ class EncodedText(NamedTuple):
     cut: CutText | None
 
 
+class Text(NamedTuple):
+    """A text, and the LoRAs that change how it is encoded."""
+
+    words: str
+    loras: tuple[LoraWeight, ...]
+
+
 class PromptEncoder:
     """Encodes the texts of jobs and keeps the last ``cache_size``, the empty negative prompt among them."""
 
@@ -27,21 +35,23 @@ class PromptEncoder:
         self._model = model
         self._cache_size = cache_size
         self._one_by_one = one_by_one
-        self._cache: OrderedDict[tuple[str, bool], EncodedText] = OrderedDict()
+        self._cache: OrderedDict[tuple[Text, bool], EncodedText] = OrderedDict()
         self._guidance_embedded = model.guidance_width is not None
+        loras = {name: lora.text_encoder for name, lora in model.loras.items()}
+        self._loras = RowLoras(model.text_encoder, loras)
 
     def encode(self, jobs: Sequence[Job], alone: bool) -> list[Prompts]:
         """One entry per job. ``alone``: nothing else is live, so one row a call, as in the pipeline."""
         # Rows encoded together differ from a lone row in the last bits, so the two never share a cache entry.
         exact = self._one_by_one or (alone and len(jobs) == 1)
-        positive = self._texts([job.prompt for job in jobs], exact)
+        positive = self._texts([self._text(job.prompt, job) for job in jobs], exact)
         guided = [job for job in jobs if self.guides(job)]
-        negative = self._texts([job.negative_prompt for job in guided], exact)
+        negative = self._texts([self._text(job.negative_prompt, job) for job in guided], exact)
         encoded = []
         for job in jobs:
-            texts = {"prompt": positive[job.prompt]}
+            texts = {"prompt": positive[self._text(job.prompt, job)]}
             if self.guides(job):
-                texts["negative_prompt"] = negative[job.negative_prompt]
+                texts["negative_prompt"] = negative[self._text(job.negative_prompt, job)]
             encoded.append(_prompts(texts))
         self._trim()
         return encoded
@@ -50,18 +60,22 @@ class PromptEncoder:
         """Classifier-free guidance asked for, and not already inside the UNet (distilled LCM)."""
         return job.guidance_scale > 1 and not self._guidance_embedded
 
-    def _texts(self, texts: Sequence[str], exact: bool) -> dict[str, EncodedText]:
+    def _text(self, words: str, job: Job) -> Text:
+        return Text(words, tuple(LoraWeight(*one) for one in self._loras.chosen(job.loras).items()))
+
+    def _texts(self, texts: Sequence[Text], exact: bool) -> dict[Text, EncodedText]:
         missing = [text for text in dict.fromkeys(texts) if (text, exact) not in self._cache]
         batches = [[text] for text in missing] if exact else [missing] if missing else []
         for batch in batches:
-            for text, row in zip(batch, self._run(batch).unsqueeze(1)):
+            rows = self._run([text.words for text in batch], [text.loras for text in batch])
+            for text, row in zip(batch, rows.unsqueeze(1)):
                 # A copy: a view would keep the whole batch's memory alive.
-                self._cache[text, exact] = EncodedText(row.clone(), self._cut(text))
+                self._cache[text, exact] = EncodedText(row.clone(), self._cut(text.words))
         for text in texts:
             self._cache.move_to_end((text, exact))
         return {text: self._cache[text, exact] for text in texts}
 
-    def _run(self, texts: list[str]) -> torch.Tensor:
+    def _run(self, texts: list[str], loras: Sequence[Asked]) -> torch.Tensor:
         tokenizer, text_encoder = self._model.tokenizer, self._model.text_encoder
         tokens = tokenizer(
             texts,
@@ -73,7 +87,10 @@ class PromptEncoder:
         mask = None
         if getattr(text_encoder.config, "use_attention_mask", False):
             mask = tokens.attention_mask.to(self._model.device)
-        encoded: torch.Tensor = text_encoder(tokens.input_ids.to(self._model.device), attention_mask=mask)[0]
+        with self._loras.added(loras):
+            encoded: torch.Tensor = text_encoder(
+                tokens.input_ids.to(self._model.device), attention_mask=mask
+            )[0]
         return encoded.to(text_encoder.dtype)
 
     def _cut(self, text: str) -> CutText | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from handler.model.dtype_probe import DtypeProbe
+
+if TYPE_CHECKING:
+    from handler.model.loras import Lora
 
 
 class Size(NamedTuple):
@@ -70,6 +74,8 @@ class Model:
     weights_digest: str
     dtype_probe: DtypeProbe | None = None
     """The rates that chose ``dtype``; None where nothing was measured."""
+    loras: Mapping[str, Lora] = field(default_factory=dict)
+    """The archive's LoRAs by name."""
 
     @property
     def latent_factor(self) -> int:

@@ -15,6 +15,8 @@ from pipeline.archive.handler_source import find_handler, handler_members
 from pipeline.archive.hub import HubModel, fetch_model, is_hub_id
 from pipeline.archive.layout import CONFIG_FILE, CONTAINER_FILE, MANIFEST, Member, bytes_member
 from pipeline.archive.leftovers import ignored_weights
+from pipeline.archive.loras.members import lora_members, with_loras
+from pipeline.archive.loras.option import LoraFile
 from pipeline.archive.manifest import manifest_bytes
 from pipeline.archive.model_config import config_bytes, with_continuous_batching, written_defaults
 from pipeline.archive.model_folder import check_folder, file_names, model_members
@@ -40,6 +42,7 @@ class BuildConfig:
 
     ``container`` is a target of target/targets.yaml; None: the packages are installed where it runs.
     ``compiled`` adds a UNet compiled for this machine. ``base`` has a checkpoint's configurations.
+    ``loras`` are packed so that requests can name them.
     """
 
     model: str
@@ -52,6 +55,7 @@ class BuildConfig:
     compile_with: Path | None = None
     compiled: bool = False
     base: Path | None = None
+    loras: tuple[LoraFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,15 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         if target and config.compile_with:
             packages += bytecode_members(packages, target, config.compile_with)
         selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
-        settings = _settings(config, folder, target)
+        settings = with_loras(_settings(config, folder, target), config.loras)
         members = [*archive_members(config, folder, selection, settings), *packages]
+        members += lora_members(config.loras, folder, selection)
         if target:
             members.append(bytes_member(CONTAINER_FILE, container_record(target)))
         digests = _write(config, members, progress)
-        warnings = tuple(ignored_weights(folder, file_names(folder), selection.files))
+        warnings = tuple(
+            ignored_weights(folder, file_names(folder), (*selection.files, *_packed_loras(config, folder)))
+        )
     return Built(
         path=config.out,
         size=config.out.stat().st_size,
@@ -105,6 +112,13 @@ def build(config: BuildConfig, progress: Progress) -> Built:
         defaults=written_defaults(settings),
         warnings=warnings,
     )
+
+
+def _packed_loras(config: BuildConfig, folder: Path) -> list[str]:
+    """Those that lie in the model's folder, relative to it."""
+    root = folder.resolve()
+    paths = [lora.path.resolve() for lora in config.loras]
+    return [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
 
 
 def check_out(out: Path) -> None:
@@ -120,7 +134,8 @@ def check_out(out: Path) -> None:
 def check_no_input(config: BuildConfig, folder: Path) -> None:
     """Raises MarqueeError where the archive would replace one of the files it is made from."""
     out = Path(os.path.realpath(config.out))
-    inputs = [os.path.realpath(path) for path in (config.model, config.config) if path is not None]
+    given = (config.model, config.config, *(lora.path for lora in config.loras))
+    inputs = [os.path.realpath(path) for path in given if path is not None]
     inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
     if out.exists() and (str(out) in inputs or inside):
         raise MarqueeError(

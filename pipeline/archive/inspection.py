@@ -17,6 +17,7 @@ from pipeline.archive.layout import (
     COPY_BYTES,
     HANDLER_FILE,
     HANDLER_PACKAGE,
+    LORAS_FOLDER,
     MANIFEST,
     MODEL_FOLDER,
     SUMS,
@@ -44,6 +45,15 @@ class InspectedFile:
 
 
 @dataclass(frozen=True)
+class InspectedLora:
+    """A LoRA that requests can name: the SHA-256 of its file, and its weight where a request says none."""
+
+    name: str
+    sha256: str
+    default_weight: float
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What an archive holds; it may be served only where ``problems`` is empty."""
 
@@ -55,6 +65,7 @@ class Inspection:
     versions: Mapping[str, str]
     settings: Mapping[str, Any]
     problems: tuple[str, ...]
+    loras: tuple[InspectedLora, ...] = ()
 
 
 def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None) -> Inspection:
@@ -111,7 +122,22 @@ def _inspect(path: Path, file: BinaryIO, archive: zipfile.ZipFile, progress: Pro
         versions=_versions(texts),
         settings=settings,
         problems=tuple(problems),
+        loras=tuple(_loras(digests, settings)),
     )
+
+
+def _loras(digests: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[InspectedLora]:
+    own = settings.get("marquee")
+    named = own.get("loras") if isinstance(own, dict) else None
+    for path, digest in sorted(digests.items()):
+        name = path.removeprefix(f"{LORAS_FOLDER}/").removesuffix(".safetensors")
+        if path != f"{LORAS_FOLDER}/{name}.safetensors":
+            continue
+        chosen = named.get(name) if isinstance(named, dict) else None
+        weight = chosen.get("default_weight") if isinstance(chosen, dict) else None
+        yield InspectedLora(
+            printable(name), digest, float(weight) if isinstance(weight, (int, float)) else 1.0
+        )
 
 
 def _read_member(

@@ -17,6 +17,7 @@ HANDLER_PACKAGE = "handler"
 MODEL_FOLDER = "model"
 CONFIG_FILE = "model-config.yaml"
 PACKAGES_FOLDER = "packages"
+LORAS_FOLDER = "loras"
 COMPILED_FOLDER = "compiled"
 COMPILED_UNET = "compiled/unet.pt2"
 COMPILED_LIBRARY = "compiled/unet.so"  # the same for a CPU

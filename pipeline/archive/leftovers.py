@@ -14,7 +14,7 @@ from pipeline.errors import MarqueeError
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", *PICKLE_SUFFIXES)
 LORA_KEY = re.compile(r".*(\.lora|lora_|\.hada_|\.lokr_)")
 EMBEDDING_KEYS = ("emb_params", "string_to_param")
-FUSE = "load it with diffusers, fuse it (fuse_lora), save_pretrained, and build that folder"
+PACK = "to serve it, add --lora NAME=FILE"
 
 
 def ignored_weights(folder: Path, names: Collection[str], packed: Collection[str]) -> Iterator[str]:
@@ -38,9 +38,9 @@ def _kind(path: Path) -> str:
         except (NotSafetensors, OSError, MarqueeError):
             return "it is no sound safetensors file"
         if any(LORA_KEY.match(key) for key in keys):
-            return f"it is a LoRA; {FUSE}"
+            return f"it is a LoRA; {PACK}"
         if any(key in EMBEDDING_KEYS or key.startswith("<") for key in keys):
             return "it is an embedding (textual inversion), which marquee does not serve"
     if "lora" in path.name.lower():
-        return f"it is a LoRA by its name; {FUSE}"
+        return f"it is a LoRA by its name; save it as safetensors, and {PACK}"
     return f"only {', '.join(sorted(WEIGHT_STEMS))} ship ({PurePosixPath(path.name).suffix} in another place)"

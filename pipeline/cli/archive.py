@@ -40,9 +40,13 @@ def build(
     base: Annotated[
         Path | None, typer.Option(help="A diffusers folder with a checkpoint's configurations.")
     ] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE[:DEFAULT_WEIGHT]: pack a LoRA; may be repeated.")
+    ] = None,
 ) -> None:
     """Pack a model, the handler and its settings into model.mar."""
     from pipeline.archive import build as steps
+    from pipeline.archive.loras.option import parse_loras
     from pipeline.cli.console import LiveProgress
 
     signal.signal(signal.SIGTERM, _stop)
@@ -59,6 +63,7 @@ def build(
             compile_with=compile_with,
             compiled=compiled,
             base=base,
+            loras=parse_loras(lora or []),
         ),
         LiveProgress(),
     )
@@ -133,6 +138,8 @@ def _print_text(found: Inspection) -> None:
     if found.files:
         print(f"archive digest  {found.archive_digest}")
         print(f"weights digest  {found.weights_digest}")
+        for lora in found.loras:
+            print(f"LoRA            {lora.name}  {lora.sha256[:16]}  default weight {lora.default_weight:g}")
         print("versions        " + ", ".join(f"{name} {version}" for name, version in found.versions.items()))
         print(yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=False), end="")
     for problem in found.problems:

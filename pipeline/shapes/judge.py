@@ -38,24 +38,44 @@ class Verdict:
 
 def judge(image: Image.Image) -> Verdict:
     """Look at an RGB picture of any size."""
-    import numpy as np
-
-    pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE)), np.float32)
+    pixels = _pixels(image)
     labels = _nearest_colours(pixels)
-    rim = np.ones((SIZE, SIZE), bool)
-    rim[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
-    background = int(np.bincount(labels[rim], minlength=len(COLOURS)).argmax())
-    counts = np.bincount(labels[~rim], minlength=len(COLOURS))
-    counts[background] = 0
-    foreground = int(counts.argmax())
+    foreground, background = _two_colours(labels)
     names = list(COLOURS)
-    if counts[foreground] < _LEAST_PIXELS:
+    if foreground is None:
         return Verdict(None, names[background], None, 0.0)
     cover = _cover(pixels, labels, foreground, background)
     overlaps = {shape: _best_overlap(cover, shape) for shape in SHAPES}
     shape = max(overlaps, key=lambda name: overlaps[name])
     named = shape if overlaps[shape] >= LEAST_OVERLAP else None
     return Verdict(names[foreground], names[background], named, overlaps[shape])
+
+
+def colour_cover(image: Image.Image) -> Pixels | None:
+    """How much of each pixel has the foreground's colour, 0 to 1: (SIZE, SIZE); None without a foreground."""
+    pixels = _pixels(image)
+    labels = _nearest_colours(pixels)
+    foreground, background = _two_colours(labels)
+    return None if foreground is None else _cover(pixels, labels, foreground, background)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    import numpy as np
+
+    return np.asarray(image.convert("RGB").resize((SIZE, SIZE)), np.float32)
+
+
+def _two_colours(labels: NDArray[np.intp]) -> tuple[int | None, int]:
+    """Numbers of the foreground's colour, where there is one, and of the background's."""
+    import numpy as np
+
+    rim = np.ones((SIZE, SIZE), bool)
+    rim[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
+    background = int(np.bincount(labels[rim], minlength=len(COLOURS)).argmax())
+    counts = np.bincount(labels[~rim], minlength=len(COLOURS))
+    counts[background] = 0
+    foreground = int(counts.argmax())
+    return (None if counts[foreground] < _LEAST_PIXELS else foreground), background
 
 
 def _nearest_colours(pixels: Pixels) -> NDArray[np.intp]:

@@ -63,7 +63,10 @@ def _timesteps(count: int) -> torch.Tensor:
     return (even * 1000).long().clamp(max=999)
 
 
-def _loss(model: Denoiser, data: LatentSet, batch: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+def denoising_loss(
+    model: Denoiser, data: LatentSet, batch: torch.Tensor, signal: torch.Tensor
+) -> torch.Tensor:
+    """The mean square error of one batch's guessed noise; ``signal`` is the scheduler's alphas_cumprod."""
     import torch
 
     clean, noise, steps = data.latents[batch], torch.randn(len(batch), 4, 8, 8), _timesteps(len(batch))
@@ -95,7 +98,7 @@ def train_denoiser(
     pacer = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     feed = batches(len(data.latents), schedule.batch)
     for step in range(schedule.steps):
-        loss = _loss(model, data, next(feed), signal)
+        loss = denoising_loss(model, data, next(feed), signal)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -200,7 +200,7 @@ def test_a_lora_and_other_weights_that_do_not_ship_are_named(model_folder: Path,
         "unet/diffusion_pytorch_model.bin",
         "v1-5-pruned.ckpt",
     ]
-    assert "it is a LoRA; load it with diffusers, fuse it" in named["pytorch_lora_weights.safetensors"]
+    assert "it is a LoRA; to serve it, add --lora NAME=FILE" in named["pytorch_lora_weights.safetensors"]
     assert "it is a LoRA by its name" in named["loras/my_LoRA.bin"]
     assert "an embedding (textual inversion)" in named["cat.safetensors"]
     assert "another file of unet/ is" in named["unet/diffusion_pytorch_model.bin"]

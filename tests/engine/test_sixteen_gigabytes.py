@@ -5,8 +5,10 @@ Real shapes on the meta device: every tensor's size is known, none is computed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from benchmarks.sd15 import TEXT, UNET, VAE
 from handler.engine.memory.footprint import measure_footprint
 from handler.engine.memory.plan import HEADROOM, Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.model.loras import Lora, LoraLayer
 from handler.model.model import Model
 
 PIXELS = 512 * 512
@@ -73,3 +76,36 @@ def test_the_document_says_these_numbers(sd15: Model, footprint: Footprint) -> N
     }.items():
         assert f"| {name} | {number / 1e6:,.0f} MB |" in said, name
     assert f"**{plan.places(PIXELS)} live images**" in said
+
+
+def with_lora(model: Model, rank: int) -> Model:
+    """The model with one LoRA of all attention layers of UNet and text encoder."""
+
+    def part(module: Any, ends: tuple[str, ...]) -> dict[str, LoraLayer]:
+        return {
+            path: LoraLayer(
+                torch.empty(rank, layer.in_features, dtype=torch.float16, device="meta"),
+                torch.empty(layer.out_features, rank, dtype=torch.float16, device="meta"),
+            )
+            for path, layer in module.named_modules()
+            if path.endswith(ends)
+        }
+
+    unet = part(model.unet, ("to_q", "to_k", "to_v", "to_out.0"))
+    text = part(model.text_encoder, ("q_proj", "k_proj", "v_proj", "out_proj"))
+    return replace(model, loras={"ink": Lora("", 1.0, unet, text)})
+
+
+def test_a_lora_of_rank_128_is_in_the_plan_and_leaves_room(sd15: Model, footprint: Footprint) -> None:
+    model = with_lora(sd15, rank=128)
+    assert len(model.loras["ink"].unet) == 128
+    lora_bytes = model.loras["ink"].nbytes
+    within = measure_footprint(model, 512, 512, EngineOptions(max_steps=100).history_columns)
+    assert within.unet_row_bytes >= footprint.unet_row_bytes
+    free = T4_BYTES - CONTEXT_BYTES - weight_bytes(sd15) - lora_bytes
+    plan = MemoryPlan(int(free * HEADROOM), within)
+    assert plan.places(PIXELS) >= 8
+    said = DOCUMENT.read_text()
+    assert f"| LoRA of rank 128 | {lora_bytes / 1e6:,.0f} MB |" in said
+    assert f"| UNet row with it | {within.unet_row_bytes * PIXELS / 1e6:,.0f} MB |" in said
+    assert f"**{plan.places(PIXELS)} live images** with that LoRA" in said

@@ -34,6 +34,17 @@ class AcceleratedUNet(ABC):
             return (self.predict(sample, times, encoder_hidden_states),)
         return self.call_plain(sample, timestep, encoder_hidden_states, timestep_cond)
 
+    def eager(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        return_dict: bool = False,
+    ) -> tuple[torch.Tensor, ...]:
+        """The same without any acceleration, for rows that change layers of the plain UNet (LoRAs)."""
+        return self.call_plain(sample, timestep, encoder_hidden_states, timestep_cond)
+
     @abstractmethod
     def takes(self, sample: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> bool:
         """Whether these rows can be predicted the faster way."""

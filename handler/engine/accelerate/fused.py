@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
+from handler.engine.loras import PARTS
 from handler.model.model import Model
-
-PARTS = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
-"""diffusers' fused projection, and the plain ones whose rows it holds one below the other."""
 
 
 def fuse_projections(model: Model) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from handler.engine.loras import RowLoras, all_loras
 from handler.engine.memory.plan import Footprint
 from handler.model.model import Model
 
@@ -16,10 +17,13 @@ from handler.model.model import Model
 def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:
     """Runs one UNet row and one decoding of that size in pixels and notes their peaks.
 
+    The row follows all of the archive's LoRAs: no row takes more.
+
     ``history_columns``: fp32 latents a sampler keeps per image (``linear.LinearTimestepPlan.columns``).
     """
     # Beside graphs, what the other sizes take: a replay allocates nothing.
     unet = getattr(model.unet, "plain", model.unet)
+    loras = RowLoras(unet, {name: lora.unet for name, lora in model.loras.items()})
     pixels, shape = width * height, (1, model.latent_channels, *model.latent_size(width, height))
     latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
     text = torch.zeros(1, *model.text_shape, device=model.device, dtype=model.dtype)
@@ -27,7 +31,8 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     def denoise() -> object:
         width = model.guidance_width
         extra = None if width is None else latent.new_zeros(1, width)
-        return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
+        with loras.added([all_loras(model)]):
+            return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
 
     def decode() -> object:
         return model.vae.decode(latent.to(model.vae.dtype), return_dict=False)
