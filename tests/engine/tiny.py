@@ -138,6 +138,27 @@ def mask_picture(width: int = 64, height: int = 64) -> SourcePicture:
     return SourcePicture(mask, "1" * 64)
 
 
+def changing(strength: float, **changes: object) -> Job:
+    """Image to image."""
+    values: dict[str, object] = {"num_inference_steps": 15, "seed": 3, "image": source_picture()}
+    return make_job("a cat", strength=strength, **{**values, **changes})
+
+
+def inpainting(strength: float, **changes: object) -> Job:
+    """The right half is painted."""
+    return changing(strength, **{"mask_image": mask_picture(), **changes})
+
+
+def widen(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The same parts around a UNet for inpainting, of nine channels."""
+    torch.manual_seed(1)
+    # With this entry diffusers takes its default for all that was not given at first.
+    config = {name: value for name, value in pipeline.unet.config.items() if name != "_use_default_values"}
+    unet = UNet2DConditionModel.from_config({**config, "in_channels": 9})
+    parts = {**pipeline.components, "unet": unet.eval()}
+    return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+
+
 def draw_plainly(pipeline: StableDiffusionPipeline, job: Job) -> torch.Tensor:
     """The oracle: diffusers' own pipeline, alone. (height, width, 3) uint8."""
     import numpy
@@ -157,12 +178,11 @@ def run_plainly(pipeline: StableDiffusionPipeline, job: Job, output_type: str = 
     if job.mask_image is not None:
         given.update(mask_image=job.mask_image.image)
     if job.guidance_until < 1:
-        given.update(callback_on_step_end=EndOfGuidance(job.guidance_until))
+        ending = EndOfGuidance(job.guidance_until)
         if job.family == "inpaint":  # its own loop fails when guidance ends, unless the mask loses a row, too
-            plain._callback_tensor_inputs = ["prompt_embeds", "mask", "masked_image_latents"]
-            given.update(callback_on_step_end_tensor_inputs=plain._callback_tensor_inputs)
-        else:
-            given.update(callback_on_step_end_tensor_inputs=["prompt_embeds"])
+            ending.tensor_inputs = ["prompt_embeds", "mask", "masked_image_latents"]
+            plain._callback_tensor_inputs = ending.tensor_inputs
+        given.update(callback_on_step_end=ending)
     return plain(
         job.prompt,
         negative_prompt=job.negative_prompt,
