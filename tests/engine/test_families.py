@@ -24,11 +24,12 @@ from tiny import (
     widen,
 )
 
-from handler.contract.job import Failure, Job, SourcePicture
+from handler.contract.job import Failure, Job, Outcome, SourcePicture
 from handler.contract.schedulers import SCHEDULERS
 from handler.engine.engine import Engine
 from handler.engine.memory.plan import MemoryPlan
 from handler.engine.options import EngineOptions
+from handler.engine.ticket import Ticket
 from handler.model.model import Model
 
 KINDS: dict[str, Callable[..., Job]] = {"image": changing, "inpaint": inpainting, "inpaint9": inpainting}
@@ -127,7 +128,9 @@ def test_all_families_of_one_unet_share_its_calls(
     engine = Engine(model, EngineOptions(vectorised=vectorised), plan)
     rows: list[int] = []
     hook = layers(model.unet).register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    tickets, outcomes, steps = [], {}, 0
+    tickets: list[Ticket] = []
+    outcomes: dict[Ticket, Outcome] = {}
+    steps = 0
     while engine.busy or len(tickets) < len(jobs):
         if len(tickets) < len(jobs):
             tickets.append(submit(engine, jobs[len(tickets)]))
