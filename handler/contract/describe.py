@@ -15,6 +15,8 @@ from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 class Loaded:
     """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256."""
 
+    families: tuple[str, ...]
+    """What can be asked for: of text_to_image, image_to_image and inpaint."""
     device: str
     dtype: str
     channels_last: bool

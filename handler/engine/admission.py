@@ -73,7 +73,7 @@ class Admission:
         with self._lock:
             for late in self._waiting.expire(now):
                 finish(late.ticket, TOO_LATE)
-            while (first := self._waiting.first()) and self._has_place(newcomers, first.job):
+            while (first := self._waiting.first()) and self._may_join(newcomers, first.job):
                 newcomers.append(self._waiting.pop())
             self.joining = [newcomer.ticket for newcomer in newcomers]
         return newcomers
@@ -82,6 +82,12 @@ class Admission:
         """Takes out all jobs that wait."""
         with self._lock:
             return [self._waiting.pop().ticket for _ in range(len(self._waiting))]
+
+    def _may_join(self, newcomers: Sequence[Waiting], job: Job) -> bool:
+        # Encoding a picture takes about as long as decoding one: the live images wait for one at a time.
+        if job.image and self._live() and any(newcomer.job.image for newcomer in newcomers):
+            return False
+        return self._has_place(newcomers, job)
 
     def _has_place(self, newcomers: Sequence[Waiting], job: Job) -> bool:
         taken = [image.job for image in self._live()] + [newcomer.job for newcomer in newcomers]

@@ -8,6 +8,7 @@ from typing import Callable
 
 import torch
 
+from handler.engine.families.family import guide
 from handler.engine.loras import UNetRows
 from handler.engine.ticket import LiveImage
 from handler.model.model import Model, Size, UNet
@@ -24,14 +25,14 @@ class Denoiser:
 
     def predict(self, images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
         """From scaled latents (len(images), 4, h, w) to guided predictions of the same shape."""
-        guided = [i for i, image in enumerate(images) if image.prompts.negative is not None]
+        guided = [i for i, image in enumerate(images) if image.negative is not None]
         order = [*guided, *range(len(images))]  # negative rows first: the plain pipeline's order
-        negative = [image.prompts.negative for image in images if image.prompts.negative is not None]
+        negative = [image.negative for image in images if image.negative is not None]
         texts = negative + [image.prompts.positive for image in images]
         timesteps = torch.tensor(
             [images[i].timestep for i in order], dtype=torch.float32, device=inputs.device
         )
-        samples = inputs[torch.tensor(order, device=inputs.device)]
+        samples = _with_beside(images, inputs)[torch.tensor(order, device=inputs.device)]
         arguments = (samples, timesteps, torch.cat(texts), self._guidance_embedding(images))
         rows, loras = self._rows_of(images[0].size), [images[i].job.loras for i in order]
         outputs = self._loras.call(partial(_predict, rows), arguments, loras, rows)
@@ -43,8 +44,7 @@ class Denoiser:
             return positive
         scales = torch.tensor([images[i].job.guidance_scale for i in guided], device=outputs.device)
         chosen = torch.tensor(guided, device=outputs.device)
-        # fp32 scales lift the sum to fp32, where the plain pipeline rounds to the model's dtype.
-        steered = negative + scales.view(-1, 1, 1, 1) * (positive[chosen] - negative)
+        steered = guide(negative, positive[chosen], scales)
         return positive.to(steered.dtype).index_copy(0, chosen, steered)
 
     def _guidance_embedding(self, images: Sequence[LiveImage]) -> torch.Tensor | None:
@@ -78,6 +78,12 @@ def _predict(
         samples, timesteps, encoder_hidden_states=texts, timestep_cond=condition, return_dict=False
     )
     return outputs[0][:count]
+
+
+def _with_beside(images: Sequence[LiveImage], inputs: torch.Tensor) -> torch.Tensor:
+    """The scaled latents with the channels that the UNet sees beside them; all of its images have them."""
+    beside = [image.beside for image in images if image.beside is not None]
+    return torch.cat([inputs, torch.cat(beside)], dim=1) if beside else inputs
 
 
 def pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:

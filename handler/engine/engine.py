@@ -16,6 +16,7 @@ from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.admission import Admission
 from handler.engine.decoder import NO_MEMORY, start_decoding
+from handler.engine.families.pictures import fit_pictures
 from handler.engine.live_batch import LiveBatch
 from handler.engine.memory.capacity import Capacity
 from handler.engine.memory.elastic import BROKEN
@@ -63,7 +64,7 @@ class Engine:
 
         ``on_progress`` is called within ``step`` and may not raise.
         """
-        return self.admission.submit(job, self._clock(), on_progress)
+        return self.admission.submit(fit_pictures(job), self._clock(), on_progress)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Takes a job that still waits out of the queue; False where it does not. For any thread."""

@@ -1,113 +1,20 @@
-"""Every sampler here is linear, so all rows can be stepped by one matrix product, whatever their schedulers.
+"""Steps all rows by one matrix product, whatever their schedulers: every sampler here is linear.
 
-After i steps an image's latent is a fixed linear combination of its first noise, of the UNet's predictions so
-far and, for the ancestral samplers, of the noise added on the way: x_i = sum over k of C[i, k] . h_k. The
-coefficients C belong to the scheduler and its step count alone. ``probe`` reads them off diffusers' own
-scheduler by running it on unit vectors, so there is no formula here that could differ from diffusers'.
+``handler.engine.coefficients`` says what is multiplied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from handler.contract.job import Job
-from handler.engine.sampler import MakeScheduler, TimestepPlan, first_noise, step_arguments
+from handler.engine.coefficients import LinearTimestepPlan, TimestepPlans
+from handler.engine.families.family import Keep, Start, first_noise
+from handler.engine.sampler import TimestepPlan
 from handler.model.model import Size
-
-SPARES = 8
-
-
-@dataclass(frozen=True)
-class LinearTimestepPlan(TimestepPlan):
-    """A scheduler at a step count, as numbers.
-
-    ``coefficients[i]`` makes the latent after step i from the columns of an image's history: column 0 is the
-    first noise, then two per step, the UNet's prediction and the noise drawn (one where none is ever drawn).
-    """
-
-    init_noise_sigma: float
-    input_scales: tuple[float, ...]
-    draws: tuple[bool, ...]
-    coefficients: torch.Tensor
-
-    @property
-    def columns(self) -> int:
-        return int(self.coefficients.shape[1])
-
-    @property
-    def stride(self) -> int:
-        return 2 if any(self.draws) else 1
-
-
-def is_linear(scheduler: Any) -> bool:
-    """Clipping and thresholding of the predicted picture are what makes a diffusers sampler not linear."""
-    return not (scheduler.config.get("clip_sample") or scheduler.config.get("thresholding"))
-
-
-def probe(scheduler: Any) -> LinearTimestepPlan:
-    """Reads the coefficients off a fresh scheduler whose timesteps are set, on the CPU, and uses it up."""
-    timesteps, generator = scheduler.timesteps, torch.Generator("cpu")
-    arguments = step_arguments(scheduler, generator)
-    sample = _unit(0, 1 + 2 * len(timesteps) + SPARES)
-    rows, scales, draws = [], [], []
-    for i, timestep in enumerate(timesteps):
-        scales.append(float(scheduler.scale_model_input(torch.ones(1), timestep)))
-        before = generator.get_state()
-        prediction = _unit(1 + 2 * i, sample.numel())
-        sample = scheduler.step(prediction, timestep, sample, **arguments, return_dict=False)[0]
-        draws.append(not torch.equal(before, generator.get_state()))
-        if draws[-1]:
-            _name_noise(sample, before, 2 + 2 * i)
-        rows.append(sample.flatten()[: 1 + 2 * len(timesteps)].clone())
-    coefficients = torch.stack(rows)
-    if not any(draws):
-        coefficients = torch.cat([coefficients[:, :1], coefficients[:, 1::2]], dim=1)
-    return LinearTimestepPlan(
-        tuple(timesteps.tolist()),
-        float(scheduler.init_noise_sigma),
-        tuple(scales),
-        tuple(draws),
-        coefficients.float(),
-    )
-
-
-def _unit(index: int, length: int) -> torch.Tensor:
-    vector = torch.zeros(1, length, 1, 1, dtype=torch.float64)
-    vector[0, index] = 1
-    return vector
-
-
-def _name_noise(sample: torch.Tensor, generator_state: torch.Tensor, column: int) -> None:
-    """Moves the noise that a step added to every entry of ``sample`` into its own column, in place.
-
-    The spare entries hold nothing else, so their largest tells by how much the noise was scaled.
-    """
-    twin = torch.Generator("cpu")
-    twin.set_state(generator_state)
-    noise = first_noise(twin, tuple(sample.shape), sample.dtype)
-    spare = sample.numel() - SPARES + int(noise[0, -SPARES:].abs().argmax())
-    scale = float(sample[0, spare] / noise[0, spare])
-    sample -= scale * noise
-    sample[0, column:] = 0  # nothing later can be in it; what is left there is rounding
-    sample[0, column] = scale
-
-
-class TimestepPlans:
-    """The coefficients of every scheduler and step count asked for so far: at most a few hundred tables."""
-
-    def __init__(self, make_scheduler: MakeScheduler) -> None:
-        self._make_scheduler = make_scheduler
-        self._known: dict[tuple[str, int], LinearTimestepPlan] = {}
-
-    def of(self, job: Job) -> LinearTimestepPlan:
-        key = (job.scheduler, job.num_inference_steps)
-        if key not in self._known:
-            self._known[key] = probe(self._make_scheduler(*key))
-        return self._known[key]
 
 
 @dataclass
@@ -117,12 +24,14 @@ class LinearState:
     slot: int
     plan: LinearTimestepPlan
     generator: torch.Generator
+    keep: Keep | None
     position: int = 0
 
 
 class LinearSampler:
     """Latents of up to ``capacity`` images of one size, stepped together in fp32.
 
+    Inpainting stays linear, because its mask is 0 or 1: inside it nothing that is put back is ever seen.
     ``fixed_columns`` (strict mode) makes every product the same shape, so that the other
     images do not change a row's bits.
     """
@@ -135,39 +44,37 @@ class LinearSampler:
         dtype: torch.dtype,
         fixed_columns: int | None = None,
     ) -> None:
+        self.dtype = torch.float32
         capacity, channels, size = shape
         self._plans = plans
         self._shape = (channels, size.height, size.width)
-        self._device, self._dtype, self._strict = device, dtype, fixed_columns is not None
+        self._device, self._model_dtype, self._strict = device, dtype, fixed_columns is not None
         self._history = torch.zeros(
             capacity, fixed_columns or 1, channels * size.height * size.width, device=device
         )
         self._latents = self._history[:, 0].clone()
         self._free = list(range(capacity))
 
-    def join(self, job: Job) -> tuple[TimestepPlan, LinearState]:
-        plan = self._plans.of(job)
-        generator = torch.Generator("cpu").manual_seed(job.seed)
-        noise = first_noise(generator, (1, *self._shape), self._dtype).to(self._device).float()
-        latent = (noise * plan.init_noise_sigma).flatten()
-        self._widen(plan.columns)  # all this before a place is taken: there may be no memory for it
-        state = LinearState(self._free.pop(), plan, generator)
+    def join(self, job: Job, start: Start) -> tuple[TimestepPlan, LinearState]:
+        plan = self._plans.of(job, start.first)
+        self._widen(plan.columns)  # before a place is taken: there may be no memory for it
+        state = LinearState(self._free.pop(), plan, start.generator, start.keep)
         self._history[state.slot] = 0  # what an earlier image left there, NaN even, must not be multiplied in
-        self._history[state.slot, 0] = latent
+        self._history[state.slot, 0] = start.sample.flatten()
         self._latents[state.slot] = self._history[state.slot, 0]
         return plan, state
 
     def inputs(self, states: Sequence[LinearState]) -> torch.Tensor:
         scales = torch.tensor([state.plan.input_scales[state.position] for state in states])
         rows = self._latents[self._slots(states)] * scales.to(self._device)[:, None]
-        return rows.view(-1, *self._shape).to(self._dtype)
+        return rows.view(-1, *self._shape).to(self._model_dtype)
 
     def advance(self, states: Sequence[LinearState], predictions: torch.Tensor) -> list[str | None]:
         drawing = [state for state in states if state.plan.draws[state.position]]
         before = [state.generator.get_state() for state in drawing]
         try:
             self._record(states, predictions.flatten(1).float())
-            self._latents[self._slots(states)] = self._combine(states)
+            self._latents[self._slots(states)] = self._put_back(states, self._combine(states))
         except torch.cuda.OutOfMemoryError:
             for state, generator_state in zip(drawing, before):  # the same noise when it is tried again
                 state.generator.set_state(generator_state)
@@ -177,7 +84,7 @@ class LinearSampler:
         return [None] * len(states)
 
     def latent(self, state: LinearState) -> torch.Tensor:
-        return self._latents[state.slot].view(1, *self._shape).to(self._dtype)
+        return self._latents[state.slot].view(1, *self._shape).to(self._model_dtype)
 
     def leave(self, state: LinearState) -> None:
         self._free.append(state.slot)
@@ -199,7 +106,7 @@ class LinearSampler:
         self._history[slots, columns] = predictions
         drawing = [i for i, state in enumerate(states) if state.plan.draws[state.position]]
         if drawing:
-            noises = [first_noise(states[i].generator, (1, *self._shape), self._dtype) for i in drawing]
+            noises = [first_noise(states[i].generator, (1, *self._shape), self._model_dtype) for i in drawing]
             rows = torch.tensor(drawing, device=self._device)
             self._history[slots[rows], columns[rows] + 1] = (
                 torch.cat(noises).to(self._device).flatten(1).float()
@@ -219,3 +126,18 @@ class LinearSampler:
             row[: state.plan.columns] = state.plan.coefficients[state.position]
         history = self._history[self._slots(states), :width]
         return torch.bmm(weights.to(self._device)[:, None], history)[:, 0]
+
+    def _put_back(self, states: Sequence[LinearState], latents: torch.Tensor) -> torch.Tensor:
+        """The latents after their step, with the parts that inpainting keeps."""
+        keeping = [(i, state, state.keep) for i, state in enumerate(states) if state.keep is not None]
+        if not keeping:
+            return latents
+        shares = torch.tensor([state.plan.kept[state.position] for _, state, _ in keeping])
+        of_latent, of_noise = shares.to(self._device).view(-1, 2, 1, 1, 1).unbind(1)
+        masks, sources, noises = (
+            torch.cat([getattr(keep, name) for _, _, keep in keeping]) for name in ("mask", "latent", "noise")
+        )
+        rows = torch.tensor([i for i, _, _ in keeping], device=self._device)
+        drawn = latents[rows].view(-1, *self._shape)
+        mixed = torch.where(masks > 0, drawn, of_latent * sources + of_noise * noises)
+        return latents.index_copy(0, rows, mixed.flatten(1))

@@ -15,6 +15,7 @@ import torch
 from handler.contract.job import Failure, Job
 from handler.engine.decoder import NO_MEMORY
 from handler.engine.denoiser import Denoiser
+from handler.engine.families.served import Families
 from handler.engine.loras import check_loras
 from handler.engine.memory.capacity import Capacity
 from handler.engine.memory.elastic import BROKEN, Elastic
@@ -22,12 +23,12 @@ from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pending_decodes import MOST_STALLS
 from handler.engine.prompts import PromptEncoder
-from handler.engine.sampler import SCHEDULER_ERRORS, Sampler
+from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, State, TimestepPlan
 from handler.engine.samplers import Samplers
 from handler.engine.ticket import LiveImage, Prompts, Ticket
 from handler.engine.waiting import Waiting
 from handler.engine.watchdog import end_if_gpu_is_lost
-from handler.model.model import Model
+from handler.model.model import Model, Size
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,15 @@ class LiveBatch:
         self._model, self._capacity, self._metrics = model, capacity, metrics
         self._finish, self._clock = finish, clock
         self._samplers = Samplers(model, options, capacity.most_live)
+        self._families = Families(model)
         self._elastic = Elastic(model.device)
         self._texts = PromptEncoder(model, options.text_cache, one_by_one=options.strict)
         self._denoiser = Denoiser(model, capacity.unet_rows)
 
     def check(self, job: Job) -> Failure | None:
         """What can be said against the job before it is submitted: a 400, or None. For any thread."""
-        return check_loras(self._model, job) or self._samplers.check(job)
+        known = check_loras(self._model, job) or self._families.check(job)
+        return known or self._samplers.check(job)
 
     def encode(self, newcomers: Sequence[Waiting]) -> list[Prompts | Failure | None]:
         """The newcomers' texts, encoded together; None where memory has no room for one."""
@@ -69,21 +72,17 @@ class LiveBatch:
         return self._elastic.run("text", newcomers, encode)
 
     def join(self, newcomer: Waiting, prompts: Prompts, now: float) -> Failure | None:
-        """Draws the job's first noise and gives it a place."""
+        """Begins the job's image as its family does, and gives it a place."""
         job, size = newcomer.job, self._capacity.size(newcomer.job)
         if impossible := self.check(job):
             return impossible
-        try:
-            plan, state = self._samplers.of(size).join(job)
-        except torch.cuda.OutOfMemoryError:
-            return NO_MEMORY
-        except SCHEDULER_ERRORS:
-            logger.exception("a job could not join")
-            end_if_gpu_is_lost(self._model.device)
-            return BROKEN
+        begun = self._begin(job, size)
+        if isinstance(begun, Failure):
+            if begun is NO_MEMORY:
+                torch.cuda.empty_cache()
+            return begun
         queued, listener = now - newcomer.arrived_at, newcomer.on_progress
-        image = LiveImage(newcomer.ticket, job, size, prompts, plan, state, queued, now, listener)
-        self.images.append(image)
+        self.images.append(LiveImage(newcomer.ticket, job, size, prompts, *begun, queued, now, listener))
         self._metrics.count("admitted")
         self._metrics.observe("queue_seconds", queued)
         return None
@@ -119,6 +118,19 @@ class LiveBatch:
     def drop_unused(self) -> None:
         """Frees the samplers of picture sizes that no live job has."""
         self._samplers.keep({image.size for image in self.images})
+
+    def _begin(self, job: Job, size: Size) -> tuple[TimestepPlan, State, torch.Tensor | None] | Failure:
+        """What a live image needs beside its texts, or why there is none."""
+        try:
+            sampler = self._samplers.of(size)
+            start = self._families.start(job, self._samplers.scheduler(job), sampler.dtype)
+            return (*sampler.join(job, start), start.beside)
+        except torch.cuda.OutOfMemoryError:
+            return NO_MEMORY
+        except SCHEDULER_ERRORS:
+            logger.exception("a job could not begin")
+            end_if_gpu_is_lost(self._model.device)
+            return BROKEN
 
     def _encode(self, newcomers: Sequence[Waiting], alone: bool) -> list[Prompts]:
         return self._texts.encode([newcomer.job for newcomer in newcomers], alone)

@@ -13,6 +13,7 @@ from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import with_compiled_unet
 from handler.engine.accelerate.gpu import tune_for_gpu
 from handler.engine.engine import Engine
+from handler.engine.families.served import served_families
 from handler.engine.profile import Profile, choose_profile
 from handler.engine.runner import Runner
 from handler.engine.start import start_engine
@@ -68,6 +69,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
     profile = choose_profile(model, settings)
     started = start_engine(model, settings, profile)
     loaded = Loaded(
+        families=served_families(model),
         device=str(model.device),
         dtype=str(model.dtype).rpartition(".")[2],
         channels_last=model.channels_last,

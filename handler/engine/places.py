@@ -103,7 +103,7 @@ class _UNetCalls:
 
     def __call__(self, rows: int) -> None:
         model = self._model
-        sample = torch.randn(rows, model.latent_channels, *self._size).to(model.device, model.dtype)
+        sample = torch.randn(rows, model.unet_channels, *self._size).to(model.device, model.dtype)
         texts = torch.randn(rows, *model.text_shape).to(model.device, model.dtype)
         width = model.guidance_width
         condition = None if width is None else texts.new_zeros(rows, width)

@@ -15,7 +15,7 @@ from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.accelerate.fused import is_fused
 from handler.engine.accelerate.graphs import GraphedUNet
-from handler.engine.linear import is_linear
+from handler.engine.coefficients import is_linear
 from handler.model.model import Model
 from handler.model.schedulers import make_scheduler
 

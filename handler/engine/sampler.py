@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Protocol
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from handler.contract.job import Job
-from handler.model.model import Size
+from handler.engine.families.family import Keep, Start
 
 MakeScheduler = Callable[[str, int], Any]
 """A fresh diffusers scheduler, its timesteps set, from a canonical name and a number of inference steps."""
@@ -43,8 +42,11 @@ class State(Protocol):
 class Sampler(Protocol):
     """Latents of one size, (4, height, width) each, through their steps; takes its own states only."""
 
-    def join(self, job: Job) -> tuple[TimestepPlan, Any]:
-        """Draws the first noise from the job's seed; raises SCHEDULER_ERRORS on impossible settings."""
+    dtype: torch.dtype
+    """What latents are calculated in."""
+
+    def join(self, job: Job, start: Start) -> tuple[TimestepPlan, Any]:
+        """Takes the job's image from its start on; raises SCHEDULER_ERRORS on impossible settings."""
 
     def inputs(self, states: Sequence[Any]) -> torch.Tensor:
         """The UNet's input for each state, (len(states), 4, height, width), in the model's dtype."""
@@ -60,12 +62,6 @@ class Sampler(Protocol):
 
     def leave(self, state: Any) -> None:
         """Frees what the state holds."""
-
-
-def first_noise(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Noise on the CPU, drawn as StableDiffusionPipeline.prepare_latents draws it for one image."""
-    noise: torch.Tensor = randn_tensor(shape, generator=generator, device=torch.device("cpu"), dtype=dtype)
-    return noise
 
 
 def step_arguments(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
@@ -89,42 +85,30 @@ def copy_scheduler(scheduler: Any) -> Any:
 
 @dataclass
 class SchedulerState:
-    """One image's own scheduler, latent (1, 4, height, width) and position."""
+    """One image's own scheduler, latent (1, 4, height, width) and position in its ``timesteps``."""
 
     scheduler: Any
+    timesteps: torch.Tensor
     latent: torch.Tensor
     arguments: dict[str, Any]
+    keep: Keep | None
     position: int = 0
 
     @property
-    def timestep(self) -> Any:
-        return self.scheduler.timesteps[self.position]
+    def timestep(self) -> torch.Tensor:
+        return self.timesteps[self.position]
 
 
 class SchedulerSampler:
     """Runs diffusers' schedulers, one instance per image, on rows of shape (1, 4, height, width)."""
 
-    def __init__(
-        self,
-        make_scheduler: MakeScheduler,
-        channels: int,
-        size: Size,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self._make_scheduler = make_scheduler
-        self._shape = (1, channels, size.height, size.width)
-        self._device = device
-        self._dtype = dtype
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
 
-    def join(self, job: Job) -> tuple[TimestepPlan, SchedulerState]:
-        scheduler = self._make_scheduler(job.scheduler, job.num_inference_steps)
-        generator = torch.Generator("cpu").manual_seed(job.seed)
-        noise = first_noise(generator, self._shape, self._dtype).to(self._device)
-        state = SchedulerState(
-            scheduler, noise * scheduler.init_noise_sigma, step_arguments(scheduler, generator)
-        )
-        return TimestepPlan(tuple(scheduler.timesteps.tolist())), state
+    def join(self, job: Job, start: Start) -> tuple[TimestepPlan, SchedulerState]:
+        arguments = step_arguments(start.scheduler, start.generator)
+        state = SchedulerState(start.scheduler, start.timesteps, start.sample, arguments, start.keep)
+        return TimestepPlan(tuple(start.timesteps.tolist())), state
 
     def inputs(self, states: Sequence[SchedulerState]) -> torch.Tensor:
         return torch.cat(
@@ -132,7 +116,7 @@ class SchedulerSampler:
         )
 
     def advance(self, states: Sequence[SchedulerState], predictions: torch.Tensor) -> list[str | None]:
-        rows = predictions.to(self._dtype).unsqueeze(1)
+        rows = predictions.to(self.dtype).unsqueeze(1)
         before = [_snapshot(state) for state in states]
         try:
             return [self._advance(state, row) for state, row in zip(states, rows)]
@@ -143,9 +127,10 @@ class SchedulerSampler:
 
     def _advance(self, state: SchedulerState, prediction: torch.Tensor) -> str | None:
         try:
-            state.latent = state.scheduler.step(
+            latent = state.scheduler.step(
                 prediction, state.timestep, state.latent, **state.arguments, return_dict=False
             )[0]
+            state.latent = latent if state.keep is None else _put_back(state, state.keep, latent)
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too
             raise
         except SCHEDULER_ERRORS as error:
@@ -158,6 +143,15 @@ class SchedulerSampler:
 
     def leave(self, state: SchedulerState) -> None:
         """Nothing: the state holds all there is."""
+
+
+def _put_back(state: SchedulerState, keep: Keep, latent: torch.Tensor) -> torch.Tensor:
+    """As StableDiffusionInpaintPipeline after each step: the kept part comes back, noised as the next."""
+    kept = keep.latent
+    if state.position < len(state.timesteps) - 1:
+        following = torch.tensor([state.timesteps[state.position + 1]])
+        kept = state.scheduler.add_noise(kept, keep.noise, following)
+    return (1 - keep.mask) * kept + keep.mask * latent
 
 
 def _snapshot(state: SchedulerState) -> Callable[[SchedulerState], None]:

@@ -8,7 +8,8 @@ from typing import Any, Callable
 import torch
 
 from handler.contract.job import Failure, Job
-from handler.engine.linear import LinearSampler, TimestepPlans
+from handler.engine.coefficients import TimestepPlans
+from handler.engine.linear import LinearSampler
 from handler.engine.options import EngineOptions
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, SchedulerSampler, copy_scheduler
 from handler.model.model import Model, Size
@@ -52,6 +53,10 @@ class Samplers:
             return Failure(400, "invalid_request", message)
         return None
 
+    def scheduler(self, job: Job) -> Any:
+        """The job's own scheduler, its timesteps set; raises SCHEDULER_ERRORS on impossible settings."""
+        return self._make_scheduler(job.scheduler, job.num_inference_steps)
+
     def of(self, size: Size) -> Sampler:
         if size not in self._by_size:
             self._by_size[size] = self._make(size)
@@ -63,7 +68,7 @@ class Samplers:
     def _make(self, size: Size) -> Sampler:
         model, channels = self._model, self._model.latent_channels
         if not self._options.vectorised:
-            return SchedulerSampler(self._make_scheduler, channels, size, model.device, model.dtype)
+            return SchedulerSampler(model.dtype)
         columns = self._options.history_columns if self._options.strict else None
         shape = (self._most_live(size), channels, size)
         return LinearSampler(self._plans, shape, model.device, model.dtype, columns)

@@ -42,6 +42,7 @@ class LiveImage:
     prompts: Prompts
     plan: TimestepPlan
     state: State
+    beside: torch.Tensor | None
     queue_seconds: float
     admitted_at: float
     on_progress: OnProgress | None = None
@@ -61,6 +62,15 @@ class LiveImage:
         on_progress(Progress(self.state.position, len(self.plan.timesteps), now - self.admitted_at))
 
     @property
+    def negative(self) -> torch.Tensor | None:
+        """The negative text where this step is guided.
+
+        As under diffusers' SDCFGCutoffCallback, the step at which guidance ends is still guided.
+        """
+        guided = self.state.position <= int(len(self.plan.timesteps) * self.job.guidance_until)
+        return self.prompts.negative if guided else None
+
+    @property
     def rows(self) -> int:
-        """UNet rows a step of this image takes: two with classifier-free guidance."""
-        return 1 if self.prompts.negative is None else 2
+        """UNet rows that the next step of this image takes: two with classifier-free guidance."""
+        return 1 if self.negative is None else 2

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job
+from handler.engine.families.family import steps_of_strength
 from handler.engine.ticket import Ticket
 
 OVERLOADED = Failure(
@@ -40,7 +41,7 @@ class WaitingLine:
     @property
     def steps(self) -> int:
         """Denoising steps of all jobs that wait."""
-        return sum(waiting.job.num_inference_steps for waiting in self._heap)
+        return sum(steps_of_strength(waiting.job) for waiting in self._heap)
 
     def join(self, ticket: Ticket, job: Job, now: float, on_progress: OnProgress | None = None) -> None:
         deadline = job.deadline_seconds

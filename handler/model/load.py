@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from handler.contract.settings import Settings
 from handler.model.device import choose_channels_last, choose_device, choose_dtype, choose_dtype_by_probe
 from handler.model.digest import check_digests, file_digests, weights_digest
-from handler.model.model import Model
+from handler.model.model import Model, inpainting_channels
 
 CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -58,6 +58,7 @@ def load_model(folder: Path, settings: Settings, gpu_id: int | None = None) -> M
         "vae": _empty(diffusers.AutoencoderKL, folder / "vae"),
         "text_encoder": _empty_text_encoder(folder / "text_encoder"),
     }
+    _check_channels(folder, parts["unet"].config.in_channels, parts["vae"].config.latent_channels)
     probe = choose_dtype_by_probe(settings, device, max(parts["unet"].config.block_out_channels))
     dtype = probe.dtype if probe else choose_dtype(settings.dtype, device)
     channels_last = choose_channels_last(settings.channels_last, dtype)
@@ -93,6 +94,14 @@ def _check_index(index: Mapping[str, Any]) -> None:
         # transformers 5 may write its fast class's name; both names mean the same tokenizer files.
         if given not in (wanted, f"{wanted}Fast"):
             raise ModelError(f"model_index.json names {given} as {name}; this handler serves {wanted}")
+
+
+def _check_channels(folder: Path, unet: int, latent: int) -> None:
+    if unet not in (latent, inpainting_channels(latent)):
+        raise ModelError(
+            f"{folder}/unet/config.json says in_channels {unet}; with the autoencoder's {latent} latent"
+            f" channels it must be {latent}, or {inpainting_channels(latent)} for inpainting"
+        )
 
 
 def _refuse_pickles(folder: Path) -> None:

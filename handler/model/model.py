@@ -42,7 +42,7 @@ class UNet(Protocol):
 
 
 class Autoencoder(Protocol):
-    """Makes pixels of latents: diffusers' ``AutoencoderKL``."""
+    """Makes pixels of latents and latents of pixels: diffusers' ``AutoencoderKL``."""
 
     @property
     def config(self) -> Any:
@@ -54,6 +54,14 @@ class Autoencoder(Protocol):
 
     def decode(self, z: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor, ...]:
         """From (rows, channels, height, width) to a tuple with pixels from -1 to 1."""
+
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> tuple[Any, ...]:
+        """From pixels to a tuple with the distribution of their latents."""
+
+
+def inpainting_channels(latent_channels: int) -> int:
+    """Channels that a UNet for inpainting takes: the latent, the mask, the masked picture's latent."""
+    return 2 * latent_channels + 1
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,18 @@ class Model:
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent, which are those that the UNet of text to image takes and predicts."""
+        """Channels of a latent, which the UNet predicts. One for inpainting takes more than these."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def unet_channels(self) -> int:
+        """Channels that the UNet takes: a latent's, and for inpainting the mask and the masked latent."""
         return int(self.unet.config.in_channels)
+
+    @property
+    def sees_masked_picture(self) -> bool:
+        """Whether the UNet takes the mask and the masked picture's latent beside the latent."""
+        return self.unet_channels == inpainting_channels(self.latent_channels)
 
     @property
     def text_shape(self) -> tuple[int, int]:

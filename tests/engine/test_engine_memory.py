@@ -16,7 +16,14 @@ from torch.overrides import TorchFunctionMode
 from handler.contract.job import Job
 from handler.engine.engine import Engine
 from handler.engine.memory.footprint import measure_footprint, peak_bytes
-from handler.engine.memory.plan import NO_LIMIT, Footprint, MemoryPlan, available_bytes, cgroup_free_bytes
+from handler.engine.memory.plan import (
+    NO_LIMIT,
+    Claim,
+    Footprint,
+    MemoryPlan,
+    available_bytes,
+    cgroup_free_bytes,
+)
 from handler.engine.options import EngineOptions
 from handler.model.model import Model
 
@@ -177,10 +184,22 @@ def test_strict_rows_are_no_more_than_the_plan_has_places_for(model: Model) -> N
 
 def test_room_for_the_largest_decoding_is_kept() -> None:
     plan = MemoryPlan(300, Footprint(unet_row_bytes=0, decode_bytes=2, state_bytes=1))
-    assert plan.fits([], 1000), "one is always tried"
-    assert plan.fits([90], 30)
-    assert not plan.fits([90], 40)
-    assert not plan.fits([30], 91)
+    assert plan.fits([], Claim(1000)), "one is always tried"
+    assert plan.fits([Claim(90)], Claim(30))
+    assert not plan.fits([Claim(90)], Claim(40))
+    assert not plan.fits([Claim(30)], Claim(91))
+
+
+def test_room_is_kept_for_what_a_family_holds_and_for_an_encoding() -> None:
+    held = {"text_to_image": 0.0, "image_to_image": 0.0, "inpaint": 1.0}
+    plan = MemoryPlan(400, Footprint(1, 0, 1, encode_bytes=8, family_bytes=held))
+    live = [Claim(40)]  # 3 bytes a pixel: 120
+    assert plan.fits(live, Claim(93))
+    assert plan.fits(live, Claim(40, "image_to_image")), (
+        "240, and 160 by which encoding exceeds both UNet rows"
+    )
+    assert not plan.fits(live, Claim(41, "image_to_image"))
+    assert not plan.fits(live, Claim(40, "inpaint"))
 
 
 def test_a_text_that_does_not_fit_fails_alone(model: Model, plan: MemoryPlan) -> None:

@@ -199,6 +199,9 @@ class FreeAutoencoder:
     def decode(self, z: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor]:
         return (z.new_zeros(len(z), 3, 8 * z.shape[2], 8 * z.shape[3]),)
 
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> tuple[object]:
+        raise NotImplementedError
+
 
 def test_ten_thousand_requests_leave_no_memory_behind(model: Model, plan: MemoryPlan) -> None:
     """A thousand of them hang up after the first step."""

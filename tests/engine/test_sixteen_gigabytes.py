@@ -65,6 +65,10 @@ def test_at_least_eight_images_fit(sd15: Model, footprint: Footprint) -> None:
 def test_the_document_says_these_numbers(sd15: Model, footprint: Footprint) -> None:
     free = T4_BYTES - CONTEXT_BYTES - weight_bytes(sd15)
     plan = MemoryPlan(int(free * HEADROOM), footprint)
+    with torch.device("meta"):
+        wide = replace(sd15, unet=UNet2DConditionModel(**{**UNET, "in_channels": 9}).half())
+    nine = measure_footprint(wide, 512, 512, EngineOptions(max_steps=100).history_columns)
+    assert nine.family_bytes.keys() == {"inpaint"}
     said = DOCUMENT.read_text()
     for name, number in {
         "weights": weight_bytes(sd15),
@@ -72,6 +76,10 @@ def test_the_document_says_these_numbers(sd15: Model, footprint: Footprint) -> N
         "history": footprint.state_bytes * PIXELS,
         "live image": footprint.image_bytes(PIXELS),
         "decoding": footprint.decode_bytes * PIXELS,
+        "encoding": footprint.encode_bytes * PIXELS,
+        "live image: image to image": footprint.image_bytes(PIXELS, "image_to_image"),
+        "live image: inpainting": footprint.image_bytes(PIXELS, "inpaint"),
+        "live image: inpainting, UNet of nine channels": nine.image_bytes(PIXELS, "inpaint"),
         "planned": plan.budget_bytes,
     }.items():
         assert f"| {name} | {number / 1e6:,.0f} MB |" in said, name

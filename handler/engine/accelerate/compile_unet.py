@@ -106,7 +106,7 @@ def _try_lanes(library: Path, shapes: dict[str, int], rows: tuple[torch.Tensor, 
 
 def _example(model: Model, shapes: dict[str, int]) -> tuple[torch.Tensor, ...]:
     count = min(2, shapes["rows"])
-    sample = torch.randn(count, model.latent_channels, shapes["height"], shapes["width"])
+    sample = torch.randn(count, model.unet_channels, shapes["height"], shapes["width"])
     sample = sample.to(model.device, model.dtype).contiguous(memory_format=torch.channels_last)
     texts = torch.randn(count, *model.text_shape).to(model.device, model.dtype)
     timestep = torch.full((count,), 500.0, device=model.device)

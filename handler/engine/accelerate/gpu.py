@@ -66,7 +66,7 @@ def _example(model: Model, settings: Settings, count: int) -> Rows:
     size = model.latent_size(settings.defaults.width, settings.defaults.height)
     like: dict[str, Any] = {"device": model.device, "dtype": model.dtype}
     return (
-        torch.randn(count, model.latent_channels, *size, **like),
+        torch.randn(count, model.unet_channels, *size, **like),
         torch.full((count,), 500.0, device=model.device),
         torch.randn(count, *model.text_shape, **like),
     )

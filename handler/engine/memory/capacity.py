@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from handler.contract.job import Job
-from handler.engine.memory.plan import MemoryPlan
+from handler.engine.memory.plan import Claim, MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.model.model import Size
 
@@ -25,8 +25,8 @@ class Capacity:
 
     def fits(self, live: Sequence[Job], job: Job) -> bool:
         """Whether ``job`` may join the live ones."""
-        pixels = [other.width * other.height for other in live]
-        return len(live) < self.options.max_live and self.plan.fits(pixels, job.width * job.height)
+        claims = [_claim(other) for other in live]
+        return len(live) < self.options.max_live and self.plan.fits(claims, _claim(job))
 
     def most_live(self, size: Size) -> int:
         """Images of one size that can be live together."""
@@ -44,3 +44,7 @@ class Capacity:
 
     def _pixels(self, size: Size) -> int:
         return size.height * size.width * self.factor**2
+
+
+def _claim(job: Job) -> Claim:
+    return Claim(job.width * job.height, job.family)

@@ -9,13 +9,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from handler.engine.families.served import served_families
 from handler.engine.loras import RowLoras, all_loras
 from handler.engine.memory.plan import Footprint
 from handler.model.model import Model
 
+FP32_BYTES = 4
+
 
 def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:
-    """Runs one UNet row and one decoding of that size in pixels and notes their peaks.
+    """Runs one UNet row, one decoding and one encoding of that size in pixels and notes their peaks.
 
     The row follows all of the archive's LoRAs: no row takes more.
 
@@ -26,21 +29,37 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     loras = RowLoras(unet, {name: lora.unet for name, lora in model.loras.items()})
     pixels, shape = width * height, (1, model.latent_channels, *model.latent_size(width, height))
     latent = torch.zeros(shape, device=model.device, dtype=model.dtype)
+    rows = latent.new_zeros(1, model.unet_channels, *shape[2:])
+    source = latent.new_zeros(1, 3, height, width)
     text = torch.zeros(1, *model.text_shape, device=model.device, dtype=model.dtype)
 
     def denoise() -> object:
         width = model.guidance_width
         extra = None if width is None else latent.new_zeros(1, width)
         with loras.added([all_loras(model)]):
-            return unet(latent, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
+            return unet(rows, 1, encoder_hidden_states=text, timestep_cond=extra, return_dict=False)
 
     def decode() -> object:
         return model.vae.decode(latent.to(model.vae.dtype), return_dict=False)
 
+    def encode() -> object:
+        return model.vae.encode(source.to(model.vae.dtype), return_dict=False)
+
     with torch.inference_mode():
-        row, picture = (peak_bytes(call, model.device) / pixels for call in (denoise, decode))
+        row, picture, encoding = (
+            peak_bytes(call, model.device) / pixels for call in (denoise, decode, encode)
+        )
     state = history_columns * latent.numel() * 4 / pixels
-    return Footprint(row, picture, state)
+    return Footprint(row, picture, state, encoding, family_bytes(model))
+
+
+def family_bytes(model: Model) -> dict[str, float]:
+    """What a live image of each served family holds beside its history, in bytes per pixel, by its name."""
+    channels = model.latent_channels
+    beside = (model.unet_channels - channels) * model.dtype.itemsize
+    kept = (2 * channels + 1) * FP32_BYTES  # mask, latent and noise
+    held = {"text_to_image": 0, "image_to_image": 0, "inpaint": beside or kept}
+    return {name: held[name] / model.latent_factor**2 for name in served_families(model)}
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,15 +19,34 @@ HEADROOM = 0.9
 
 @dataclass(frozen=True)
 class Footprint:
-    """Peak bytes beyond the weights, per pixel of a picture: one UNet row, one decoding, one history."""
+    """Peak bytes beyond the weights, per pixel of a picture: one UNet row, one decoding, one history.
+
+    ``encode_bytes``: encoding the picture that came with a job. ``family_bytes``: by the name of a family
+    that the model serves, what its live image holds beside the history.
+    """
 
     unet_row_bytes: float
     decode_bytes: float
     state_bytes: float
+    encode_bytes: float = 0.0
+    family_bytes: Mapping[str, float] = field(default_factory=dict)
 
-    def image_bytes(self, pixels: int) -> int:
-        """One live image: two rows (guidance) and its sampler's state."""
-        return int(pixels * (2 * self.unet_row_bytes + self.state_bytes))
+    def image_bytes(self, pixels: int, family: str | None = None) -> int:
+        """One live image: two rows (guidance), its sampler's state, and its family's.
+
+        Without a ``family`` it is the one that takes the least.
+        """
+        held = min(self.family_bytes.values(), default=0.0)
+        if family is not None:
+            held = self.family_bytes.get(family, 0.0)
+        return int(pixels * (2 * self.unet_row_bytes + self.state_bytes + held))
+
+
+class Claim(NamedTuple):
+    """What an image takes memory by."""
+
+    pixels: int
+    family: str = "text_to_image"
 
 
 @dataclass(frozen=True)
@@ -36,15 +56,20 @@ class MemoryPlan:
     budget_bytes: int
     footprint: Footprint
 
-    def fits(self, live: Sequence[int], pixels: int) -> bool:
-        """Whether an image of ``pixels`` may join ``live`` ones of so many, and the largest be decoded.
+    def fits(self, live: Sequence[Claim], claim: Claim) -> bool:
+        """Whether an image may join the ``live`` ones, and the largest be decoded.
 
-        The first image always may: if it truly does not fit, the device says so.
+        The first image always may: if it truly does not fit, the device says so. While a picture is encoded
+        no UNet runs, so the larger of the two is counted.
         """
         if not live:
             return True
-        decoding = int(self.footprint.decode_bytes * max(*live, pixels))
-        return self.footprint.image_bytes(sum(live) + pixels) + decoding <= self.budget_bytes
+        footprint, claims = self.footprint, [*live, claim]
+        decoding = int(footprint.decode_bytes * max(one.pixels for one in claims))
+        images = sum(footprint.image_bytes(*one) for one in claims)
+        encoding = 0 if claim.family == "text_to_image" else footprint.encode_bytes * claim.pixels
+        rows = 2 * footprint.unet_row_bytes * sum(one.pixels for one in claims)
+        return images + max(0, int(encoding - rows)) + decoding <= self.budget_bytes
 
     def places(self, pixels: int) -> int:
         """Images of one size that fit together, at least one."""
