@@ -13,9 +13,13 @@ from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256."""
+    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256.
+
+    ``device_name`` is the GPU's or the processor's, with the instruction sets that torch uses.
+    """
 
     device: str
+    device_name: str
     dtype: str
     channels_last: bool
     threads: int
