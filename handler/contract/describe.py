@@ -13,11 +13,15 @@ from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256."""
+    """The model as it was loaded; ``threads`` are those of this worker, digests are SHA-256.
+
+    ``device_name`` is the GPU's or the processor's, with the instruction sets that torch uses.
+    """
 
     families: tuple[str, ...]
     """What can be asked for: of text_to_image, image_to_image and inpaint."""
     device: str
+    device_name: str
     dtype: str
     channels_last: bool
     threads: int

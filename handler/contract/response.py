@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from handler.contract.encode import encode
 from handler.contract.job import Failure, Job, Outcome, Picture
+from handler.contract.picture_metadata import parameters_text
 from handler.contract.problem import Problem, Refusal, brief, error_body
+from handler.contract.receipt import make_receipt, origin
 from handler.contract.request import Describe, Item, Pictures, Request
-
-MAX_EXACT = 2**53
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,32 @@ def to_json(value: Any) -> str:
 
 def _predict(drawn: Sequence[tuple[Job, Picture]], description: Mapping[str, Any]) -> object:
     """One prediction: base64 text, or an object with the image and its receipt; lists of several pictures."""
-    images = [_base64(job, picture) for job, picture in drawn]
-    if drawn[0][0].response == "image":
+    full = drawn[0][0].response == "full"
+    encoded = [_encode(job, picture, description, full) for job, picture in drawn]
+    images = [one.image for one in encoded]
+    if not full:
         return images if len(images) > 1 else images[0]
-    receipts = [_receipt(job, picture, description) for job, picture in drawn]
-    full: dict[str, object] = {"images": images, "receipts": receipts}
+    whole: dict[str, object] = {"images": images, "receipts": [one.receipt for one in encoded]}
     if len(images) == 1:
-        full = {"image": images[0], "receipt": receipts[0]}
+        whole = {"image": images[0], "receipt": encoded[0].receipt}
     warnings = _warnings(drawn)
-    return {**full, "warnings": warnings} if warnings else full
+    return {**whole, "warnings": warnings} if warnings else whole
+
+
+class _Encoded(NamedTuple):
+    """base64 of a picture's file, and its receipt where one was asked for."""
+
+    image: str
+    receipt: Mapping[str, Any] | None
+
+
+def _encode(job: Job, picture: Picture, description: Mapping[str, Any], full: bool) -> _Encoded:
+    started = time.perf_counter()
+    text = parameters_text(origin(job, picture, description)) if job.metadata else None
+    file = encode(picture.image, job.output_format, job.quality, text)
+    image = base64.b64encode(file).decode("ascii")
+    seconds = time.perf_counter() - started
+    return _Encoded(image, make_receipt(job, picture, description, file, seconds) if full else None)
 
 
 def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
@@ -90,29 +107,6 @@ def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
         }
         for name, cut in drawn[0][1].cut_texts.items()
     ]
-
-
-def _base64(job: Job, picture: Picture) -> str:
-    return base64.b64encode(encode(picture.image, job.output_format, job.quality)).decode("ascii")
-
-
-def _receipt(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[str, Any]:
-    """All it takes to draw the same picture again, and how long it took."""
-    settings = {
-        spec.name: value
-        for spec in dataclasses.fields(job)
-        if (value := getattr(job, spec.name)) is not None and value != spec.default
-    }
-    seed = settings.pop("seed")
-    cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
-    return {
-        "seed": seed if seed < MAX_EXACT else str(seed),  # a JSON number may become a double on the way
-        "settings": settings,
-        "versions": description["versions"],
-        "weights_digest": description["weights_digest"],
-        "timings": {name: round(seconds, 4) for name, seconds in picture.seconds.items()},
-        **({"cut_texts": cut_texts} if cut_texts else {}),
-    }
 
 
 def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Failure) -> Refusal:

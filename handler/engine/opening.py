@@ -18,7 +18,7 @@ from handler.engine.profile import Profile, choose_profile
 from handler.engine.runner import Runner
 from handler.engine.start import start_engine
 from handler.engine.watchdog import Watchdog
-from handler.model.device import set_threads
+from handler.model.device import device_name, set_threads
 from handler.model.digest import archive_digest
 from handler.model.libraries import quiet_libraries
 from handler.model.load import load_model
@@ -71,6 +71,7 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
     loaded = Loaded(
         families=served_families(model),
         device=str(model.device),
+        device_name=device_name(model.device),
         dtype=str(model.dtype).rpartition(".")[2],
         channels_last=model.channels_last,
         threads=threads,

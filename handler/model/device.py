@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from handler.contract.settings import Settings
-from handler.model.dtype_probe import DtypeProbe, probe_dtypes
+from handler.model.dtype_probe import DtypeProbe, probe_dtypes, processor_name
 
 
 def choose_device(wanted: str, gpu_id: int | None) -> torch.device:
@@ -21,6 +21,11 @@ def choose_device(wanted: str, gpu_id: int | None) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and (gpu_id is None or not torch.cuda.is_available())):
         return torch.device("cpu")
     return torch.device("cuda", gpu_id or 0)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's with the instruction sets that torch uses on it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
 
 
 def choose_dtype_by_probe(settings: Settings, device: torch.device, width: int) -> DtypeProbe | None:

@@ -49,7 +49,7 @@ def probe_dtypes(width: int) -> DtypeProbe | None:
     """
     if width < WIDE_FROM:
         return None
-    key = f"{_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, width {width}"
+    key = f"{processor_name()}, torch {torch.__version__}, {torch.get_num_threads()} threads, width {width}"
     file = cache_file()
     kept = _read(file)
     known = _probe_of(kept.get(key), width)
@@ -90,7 +90,7 @@ def _gflops(rows: int, width: int, dtype: torch.dtype) -> float:
     return round(2e-9 * rows * width * width / max(1e-9, min(times)), 1)
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name, which stands for its instruction sets, and how torch uses it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

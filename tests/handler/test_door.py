@@ -61,7 +61,7 @@ def test_a_receipt_draws_the_same_picture_again(ask: Ask) -> None:
     assert receipt["settings"]["scheduler"] == "DDIM"
     assert receipt["versions"].keys() >= {"marquee", "torch", "diffusers", "transformers"}
     assert len(receipt["weights_digest"]) == 64
-    assert receipt["timings"].keys() == {"queue", "denoise", "decode"}
+    assert receipt["timings"].keys() == {"queue", "denoise", "decode", "encode"}
     again = {**receipt["settings"], "seed": receipt["seed"], "response": "image"}
     ((_, second),) = ask({"instances": [again]})
     assert second["predictions"] == [full["image"]]
