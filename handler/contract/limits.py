@@ -27,6 +27,9 @@ class Limits:
     ``max_request_bytes`` bounds a body: Vertex AI lets 10,000,000 bytes through to a dedicated endpoint
     (pipeline/rules/rules.yaml). ``max_response_bytes`` bounds a reply: 6,553,500 bytes is TorchServe's stock
     max_response_size, and it kills the worker for one byte more.
+
+    A picture that comes in has at most ``max_image_bytes`` as a file, which as base64 fit TorchServe's stock
+    max_request_size of 6,553,500, and ``max_image_pixels``; reading it takes up to 20 bytes a pixel.
     """
 
     min_width: int = 32
@@ -40,3 +43,5 @@ class Limits:
     max_prompt_characters: int = 1000
     max_request_bytes: int = 10_000_000
     max_response_bytes: int = 6_553_500
+    max_image_bytes: int = 4_500_000
+    max_image_pixels: int = 4096 * 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,18 @@ from typing import Any
 # A hostile body can hold any number of mistakes; the answer must stay far below the server's reply limit.
 MAX_PROBLEMS = 100
 MAX_ECHO_CHARACTERS = 80
+
+_PICTURE = re.compile(r"\s*data:|[A-Za-z0-9+/_=\r\n-]*\Z", re.IGNORECASE)
+"""How a picture in JSON begins: a data: URL, or a long text of base64's characters alone."""
+
+
+class FieldError(ValueError):
+    """A value that a field cannot take; ``allowed`` describes the allowed values."""
+
+    def __init__(self, allowed: str, message: str, did_you_mean: str | None = None) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        self.did_you_mean = did_you_mean
 
 
 @dataclass(frozen=True)
@@ -60,8 +73,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def brief(value: Any) -> Any:
-    """A JSON-safe echo of a caller's value: scalars as they are, anything long or deep shortened."""
+    """A JSON-safe echo of a caller's value: scalars as they are, anything long or deep shortened.
+
+    Of a text that may be a picture only its length comes back.
+    """
     if isinstance(value, str) and len(value) > MAX_ECHO_CHARACTERS:
+        if _PICTURE.match(value[:MAX_ECHO_CHARACTERS]):
+            return hidden(value)
         return f"{value[:MAX_ECHO_CHARACTERS]}... ({len(value)} characters)"
     if isinstance(value, dict):
         return f"an object of {len(value)} fields"
@@ -74,6 +92,11 @@ def brief(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     return f"a value of type {type(value).__name__}"
+
+
+def hidden(value: Any) -> Any:
+    """The echo of a value that is meant to be a picture: of a text its length alone."""
+    return f"<base64, {len(value)} characters>" if isinstance(value, str) else brief(value)
 
 
 def _problem_body(problem: Problem) -> dict[str, Any]:

@@ -8,9 +8,17 @@ from itertools import islice
 from typing import Any, Union
 
 from handler.contract.body import Repeating, read_json
-from handler.contract.fields import ALIASES, FieldError, Read, readers
+from handler.contract.fields import ALIASES, Read, readers
 from handler.contract.job import Job
-from handler.contract.problem import MAX_PROBLEMS, Problem, Refusal, brief, invalid_request, nearest
+from handler.contract.problem import (
+    MAX_PROBLEMS,
+    FieldError,
+    Problem,
+    Refusal,
+    brief,
+    invalid_request,
+    nearest,
+)
 from handler.contract.schedulers import SCHEDULERS
 from handler.contract.settings import Settings
 
