@@ -170,7 +170,7 @@ ALIASES = "a: &a [x]\n" + "".join(
         (b"\xff\xfe", "not text in UTF-8"),
         (b"[" * 2000, "nested too deeply"),
         (b"date: 2020-99-99", "is not YAML: month"),
-        (b"a: " + b"x" * (1 << 20), "more than 1 MiB"),
+        (b"a: " + b"x" * (1 << 20), "larger than 1 MiB"),
         (ALIASES.encode() + b"machine: *g", "machine: "),
         (b"[1]", "holds list"),
     ],
