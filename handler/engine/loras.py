@@ -69,8 +69,8 @@ class RowLoras:
     """The LoRAs of one part of the model, for calls of ``module``."""
 
     def __init__(self, module: Any, loras: Mapping[str, Mapping[str, LoraLayer]]) -> None:
-        self._like = next(module.parameters())
         self._names = tuple(sorted(name for name, layers in loras.items() if layers))
+        self._like = next(module.parameters()) if self._names else torch.empty(0)
         self._additions: dict[Any, dict[str, list[Addition]]] = {}
         for name in self._names:
             for path, layer in loras[name].items():

@@ -54,7 +54,8 @@ def test_a_model_goes_all_the_way_and_back(cloud: LocalVertex, sdk: Any) -> None
     second = upload(sdk, "letters", parent_model=model.resource_name, is_default_version=True)
     assert second.version_id == "2"
     deploy(second, endpoint, traffic_percentage=50)
-    told = {endpoint.predict(instances=[{}]).model_version_id for _ in range(4)}
+    # The share is a chance: 30 requests miss one of the two once in half a billion runs.
+    told = {endpoint.predict(instances=[{}]).model_version_id for _ in range(30)}
     assert told == {"1", "2"}
     endpoint.delete(force=True)
     model.delete()
