@@ -8,13 +8,15 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from pipeline.client import Client
@@ -38,7 +40,14 @@ def taken(port: int) -> bool:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+def the_readmes_ports() -> Iterator[None]:
+    """The README's commands name fixed ports, so only one process at a time may run them."""
+    with FileLock(Path(tempfile.gettempdir()) / f"marquee-readme-ports-{os.getuid()}.lock"):
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path, the_readmes_ports: None) -> Iterator[Path]:
     """A folder that looks like the clone after make env, with nothing built in it."""
     if busy := [port for port in PLAIN_PORTS if taken(port)]:
         pytest.skip(f"the README's ports are taken on this machine: {busy}")
@@ -49,6 +58,14 @@ def project(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "tmp").mkdir()
     yield tmp_path
     run(project=tmp_path, commands="torchserve --stop >/dev/null 2>&1 || true")
+    _wait_until_free(PLAIN_PORTS)
+
+
+def _wait_until_free(ports: Sequence[int]) -> None:
+    """`torchserve --stop` asks TorchServe to end and does not wait; the next test needs the same ports."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while any(map(taken, ports)) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 @contextmanager
