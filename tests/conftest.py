@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run what is long by nature (make soak)")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what starts TorchServe, leaves out the soak tests, and prepares two processes side by side."""
     for item in items:
@@ -67,7 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=SOAK_REASON))
         if _shared_servers(item):
             item.add_marker(pytest.mark.torchserve)
-    if config.getoption("dist", "no") != "no":
+    if config.getoption("loadgroup", False):  # xdist sets this in the processes that run tests
         _group(items)
 
 

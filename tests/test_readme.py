@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 from PIL import Image
 
 from pipeline.client import Client
@@ -40,14 +38,7 @@ def taken(port: int) -> bool:
 
 
 @pytest.fixture
-def the_readmes_ports() -> Iterator[None]:
-    """The README's commands name fixed ports, so only one process at a time may run them."""
-    with FileLock(Path(tempfile.gettempdir()) / f"marquee-readme-ports-{os.getuid()}.lock"):
-        yield
-
-
-@pytest.fixture
-def project(tmp_path: Path, the_readmes_ports: None) -> Iterator[Path]:
+def project(tmp_path: Path) -> Iterator[Path]:
     """A folder that looks like the clone after make env, with nothing built in it."""
     if busy := [port for port in PLAIN_PORTS if taken(port)]:
         pytest.skip(f"the README's ports are taken on this machine: {busy}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from handler.contract.kinds import Deadline, Kind, Number, Scheduler, Seed, Text, Whole, Word
+from handler.contract.kinds import Deadline, Kind, Number, Scheduler, Seed, Switch, Text, Whole, Word
 from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 ALIASES = {
@@ -65,6 +65,7 @@ def fields(settings: Settings) -> tuple[Field, ...]:
         Field("negative_prompt", Text(longest, blank=True), "What not to draw.", ("",)),
         Field("num_inference_steps", Whole(1, most_steps), "How many denoising steps.", (25,)),
         Field("guidance_scale", Number(0, limits.max_guidance_scale), "How closely to follow it.", (7.5,)),
+        Field("guidance_until", Number(0, 1), "The share of the steps that are guided.", (0.4,)),
         Field("seed", Seed(), seed, (1,)),
         Field("width", width, "Pixels.", (512,)),
         Field("height", height, "Pixels.", (512,)),
@@ -72,6 +73,7 @@ def fields(settings: Settings) -> tuple[Field, ...]:
         Field("output_format", Word(OUTPUT_FORMATS), "The picture's file.", ("png",)),
         Field("quality", Whole(1, 100), "Of jpeg and webp.", (90,)),
         Field("response", Word(RESPONSES), "image: base64 text; full: an object with a receipt.", ("full",)),
+        Field("metadata", Switch(), "Whether the picture's file carries its settings.", (True,)),
         Field("deadline_seconds", Deadline(), "How long it may wait for its turn.", (30,)),
     )
 

@@ -108,15 +108,12 @@ class Switch:
 
 @dataclass(frozen=True)
 class Word:
-    """One of some words; ``optional``: null stands for none of them."""
+    """One of some words."""
 
     known: Sequence[str]
-    optional: bool = False
 
-    def read(self, name: str, value: Any) -> str | None:
-        allowed = f"one of {', '.join(self.known)}" + (", or null for none" if self.optional else "")
-        if value is None and self.optional:
-            return None
+    def read(self, name: str, value: Any) -> str:
+        allowed = f"one of {', '.join(self.known)}"
         if not isinstance(value, str):
             raise FieldError(allowed, f"{name} must be {allowed}, not {kind_of(value)}")
         if value not in self.known:
@@ -124,7 +121,7 @@ class Word:
         return value
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": [*self.known, *([None] if self.optional else [])]}
+        return {"enum": list(self.known)}
 
 
 @dataclass(frozen=True)

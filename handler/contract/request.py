@@ -10,6 +10,7 @@ from typing import Any, Union
 from handler.contract.body import Repeating, read_json
 from handler.contract.fields import ALIASES, Read, readers
 from handler.contract.job import Job
+from handler.contract.picture_metadata import MOST_JPEG_CHARACTERS
 from handler.contract.problem import (
     MAX_PROBLEMS,
     FieldError,
@@ -183,6 +184,15 @@ class _Parser:
             allowed = f"1 to {SCHEDULERS[scheduler].max_steps} with the scheduler {scheduler}"
             message = f"num_inference_steps is {steps}; allowed are {allowed}"
             self._add(index, "num_inference_steps", steps, allowed, message)
+        texts = (values.get("prompt", ""), values["negative_prompt"])
+        if values.get("metadata") is True and values["output_format"] == "jpeg" and UNREAD not in texts:
+            self._check_metadata(index, sum(map(len, texts)))
+
+    def _check_metadata(self, index: int, characters: int) -> None:
+        if characters > MOST_JPEG_CHARACTERS:
+            allowed = f"at most {MOST_JPEG_CHARACTERS} characters of prompts in a jpeg, or png or webp"
+            message = f"metadata: the prompts have {characters} characters; allowed are {allowed}"
+            self._add(index, "metadata", True, allowed, message)
 
     def _check_pixels(self, index: int, width: int, height: int) -> None:
         pixels, most = width * height, self._settings.limits.max_pixels

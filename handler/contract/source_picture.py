@@ -140,16 +140,6 @@ class Picture64:
             )
 
 
-def resized(picture: SourcePicture, width: int, height: int) -> SourcePicture:
-    """The picture in the size that is drawn, stretched by Lanczos as diffusers' VaeImageProcessor does it."""
-    from PIL import Image
-
-    if picture.image.size == (width, height):
-        return picture
-    image = picture.image.resize((width, height), Image.Resampling.LANCZOS)
-    return SourcePicture(image, picture.sha256)
-
-
 def _check_media_type(value: str, came: str) -> None:
     url = DATA_URL.match(value)
     if url is None:

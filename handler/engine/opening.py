@@ -16,7 +16,7 @@ from handler.engine.engine import Engine
 from handler.engine.families.served import served_families
 from handler.engine.profile import Profile, choose_profile
 from handler.engine.runner import Runner
-from handler.engine.start import start_engine
+from handler.engine.start import Started, start_engine
 from handler.engine.watchdog import Watchdog
 from handler.model.device import device_name, set_threads
 from handler.model.digest import archive_digest
@@ -83,7 +83,14 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
             for name, lora in model.loras.items()
         },
     )
-    running = {
+    running = _running(settings, profile, model, started)
+    description = describe(loaded, settings, running)
+    return Opened(started.engine, model, settings, profile, description, torch.get_num_threads())
+
+
+def _running(settings: Settings, profile: Profile, model: Model, started: Started) -> dict[str, object]:
+    """How the engine runs, for describe answers."""
+    return {
         **asdict(profile),
         "strict": settings.strict,
         "continuous": settings.continuous_batching,
@@ -91,5 +98,3 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
         "max_batch": started.places.count,
         "batch_curve": {str(rows): milliseconds for rows, milliseconds in started.places.batch_curve.items()},
     }
-    description = describe(loaded, settings, running)
-    return Opened(started.engine, model, settings, profile, description, torch.get_num_threads())

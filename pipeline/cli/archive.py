@@ -23,26 +23,39 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=panels.BUILD)(convert)
 
 
+ModelOption = Annotated[
+    str | None, typer.Option(help="A diffusers folder, a .safetensors checkpoint or a hub id.")
+]
+OutOption = Annotated[Path | None, typer.Option(help="The archive to write.")]
+SettingsOption = Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")]
+SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
+ContainerOption = Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")]
+CompileWithOption = Annotated[
+    Path | None, typer.Option(help="A Python of the container's version: adds bytecode for them.")
+]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")]
+BaseOption = Annotated[
+    Path | None, typer.Option(help="A diffusers folder with a checkpoint's configurations.")
+]
+LoraOption = Annotated[
+    list[str] | None, typer.Option(help="NAME=FILE[:DEFAULT_WEIGHT]: pack a LoRA; may be repeated.")
+]
+
+
 def build(
-    model: Annotated[
-        str | None, typer.Option(help="A diffusers folder, a .safetensors checkpoint or a hub id.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The archive to write.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")] = "keep",
-    safety_checker: Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    container: Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")] = None,
-    compile_with: Annotated[
-        Path | None, typer.Option(help="A Python of the container's version: adds bytecode for them.")
-    ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")] = False,
-    base: Annotated[
-        Path | None, typer.Option(help="A diffusers folder with a checkpoint's configurations.")
-    ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE[:DEFAULT_WEIGHT]: pack a LoRA; may be repeated.")
-    ] = None,
+    model: ModelOption = None,
+    out: OutOption = None,
+    config: SettingsOption = None,
+    dtype: DtypeOption = "keep",
+    safety_checker: SafetyOption = False,
+    revision: RevisionOption = None,
+    container: ContainerOption = None,
+    compile_with: CompileWithOption = None,
+    compiled: CompileOption = False,
+    base: BaseOption = None,
+    lora: LoraOption = None,
 ) -> None:
     """Pack a model, the handler and its settings into model.mar."""
     from pipeline.archive import build as steps

@@ -62,12 +62,11 @@ def read_receipt(path: Path) -> dict[str, Any]:
         content = path.read_bytes()[: MOST_RECEIPT_BYTES + 1]
         if len(content) > MOST_RECEIPT_BYTES:
             raise MarqueeError(f"{path} has more than {MOST_RECEIPT_BYTES} bytes, which is no receipt", cure)
-        document = json.loads(content)
+        found = list(_receipts(json.loads(content)))
     except OSError as error:
         raise MarqueeError(f"the receipt cannot be read: {error}", "name its file") from error
     except (ValueError, RecursionError) as error:
         raise MarqueeError(f"{path} is not JSON", cure) from error
-    found = list(_receipts(document))
     if len(found) != 1:
         count = f"{len(found)} receipts; one can be replayed at a time" if found else "no receipt"
         raise MarqueeError(f"{path} holds {count}", cure)
@@ -108,13 +107,18 @@ def replay(client: Draws, receipt: Mapping[str, Any]) -> Replay:
 
 
 def _instance(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    loras = [{"name": one["name"], "weight": one["weight"]} for one in receipt.get("loras", [])]
-    return {
-        **receipt["settings"],
-        "seed": receipt["seed"],
-        "response": "full",
-        **({"loras": loras} if loras else {}),
-    }
+    fields = {**receipt["settings"], "seed": receipt["seed"], "response": "full"}
+    if loras := receipt.get("loras"):
+        fields["loras"] = [_lora(lora) for lora in loras] if isinstance(loras, list) else [_lora(loras)]
+    return fields
+
+
+def _lora(told: Any) -> dict[str, Any]:
+    if not isinstance(told, dict) or not {"name", "weight"} <= told.keys():
+        raise MarqueeError(
+            "the receipt names a LoRA without its name and weight", "use the receipt as it came"
+        )
+    return {"name": told["name"], "weight": told["weight"]}
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

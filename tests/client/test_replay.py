@@ -53,7 +53,18 @@ def test_a_receipt_is_found_in_every_wrapping(tmp_path: Path, document: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[", "[]", "{}", "3", '{"predictions": 3}', '{"receipt": 3}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "{}",
+        "3",
+        '{"predictions": 3}',
+        '{"receipt": 3}',
+        "[" * 100_000,
+        '{"predictions":[' * 450 + "]}" * 450,
+    ],
 )
 def test_a_file_without_a_receipt_is_refused_by_name(tmp_path: Path, text: str) -> None:
     file = tmp_path / "receipt.json"
@@ -102,6 +113,18 @@ def test_the_condition_that_differs_is_named(key: str, name: str) -> None:
 def test_a_picture_made_from_another_one_is_refused() -> None:
     with pytest.raises(MarqueeError, match="made from another one"):
         replay(Again(RECEIPT), {**RECEIPT, "inputs": {"image": {"sha256": ""}}})
+
+
+@pytest.mark.parametrize("loras", [3, [3], {"name": "ink"}, [{"name": "ink"}], "ink"])
+def test_a_receipt_with_a_broken_lora_is_refused(loras: Any) -> None:
+    with pytest.raises(MarqueeError, match="LoRA without its name and weight"):
+        replay(Again(RECEIPT), {**RECEIPT, "loras": loras})
+
+
+def test_a_receipt_with_loras_asks_for_them() -> None:
+    client = Again(RECEIPT)
+    replay(client, {**RECEIPT, "loras": [{"name": "ink", "weight": 0.5, "sha256": "e"}]})
+    assert client.asked[0]["loras"] == [{"name": "ink", "weight": 0.5}]
 
 
 def test_a_receipt_of_an_older_marquee_is_refused() -> None:

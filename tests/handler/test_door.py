@@ -19,6 +19,7 @@ from PIL import Image
 from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job
 from handler.contract.limits import Defaults, Limits
+from handler.contract.picture_metadata import origin_in
 from handler.doors.torchserve.continuous import ContinuousBatches
 from handler.doors.torchserve.door import Door
 from handler.doors.torchserve.request_book import RequestBook
@@ -65,6 +66,26 @@ def test_a_receipt_draws_the_same_picture_again(ask: Ask) -> None:
     again = {**receipt["settings"], "seed": receipt["seed"], "response": "image"}
     ((_, second),) = ask({"instances": [again]})
     assert second["predictions"] == [full["image"]]
+
+
+def test_a_file_carries_its_settings_where_that_is_asked_for(ask: Ask) -> None:
+    body = {"prompt": "a cat", "output_format": "png", "response": "full", "metadata": True}
+    ((_, answer),) = ask({"instances": [body]})
+    prediction = answer["predictions"][0]
+    carried = origin_in(open_picture(prediction["image"]).info["parameters"])
+    assert carried is not None
+    assert carried.items() <= prediction["receipt"].items()
+    ((_, again),) = ask({"instances": [{**carried["settings"], "seed": carried["seed"]}]})
+    assert again["predictions"][0]["image"] == prediction["image"]
+
+
+def test_guidance_that_ends_early_draws_another_picture(ask: Ask) -> None:
+    fields = {"prompt": "a cat", "seed": 1, "guidance_scale": 5, "response": "full"}
+    shares = [{**fields, "guidance_until": share} for share in (0, 0.5, 1)]
+    ((_, answer),) = ask({"instances": [fields, *shares]})
+    whole, none, half, all_steps = (one["receipt"]["pixels_sha256"] for one in answer["predictions"])
+    assert whole == all_steps
+    assert len({whole, half, none}) == 3
 
 
 def test_a_seed_too_large_for_a_double_comes_back_as_a_string(ask: Ask) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.contract.fields import readers
+from handler.contract.limits import Limits
 from handler.contract.problem import MAX_PROBLEMS, Refusal, error_body
 from handler.contract.request import Describe, Request, parse_body, parse_row
 from handler.contract.settings import Settings
@@ -336,3 +337,14 @@ def test_any_body_becomes_jobs_or_problems(body: Any) -> None:
         assert len(request.items) == len(
             body["instances"] if isinstance(body, dict) else json.loads(body)["instances"]
         )
+
+
+@pytest.mark.parametrize(("output_format", "fits"), [("jpeg", False), ("png", True), ("webp", True)])
+def test_texts_too_long_for_a_jpegs_metadata_are_refused(output_format: str, fits: bool) -> None:
+    patient = Settings(limits=Limits(max_prompt_characters=5000))
+    instance = {"prompt": "a" * 1800, "negative_prompt": "b" * 1701, "output_format": output_format}
+    with_metadata = parse_body({"instances": [{**instance, "metadata": True}]}, patient, lambda: 0)
+    assert isinstance(with_metadata, Request) == fits
+    if isinstance(with_metadata, Refusal):
+        assert [problem.field for problem in with_metadata.problems] == ["metadata"]
+    assert isinstance(parse_body({"instances": [instance]}, patient, lambda: 0), Request)

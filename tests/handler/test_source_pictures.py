@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from handler.contract.job import SourcePicture
 from handler.contract.limits import Limits
 from handler.contract.problem import FieldError, Problem, Refusal, error_body
-from handler.contract.source_picture import Picture64, PixelBudget, resized
+from handler.contract.source_picture import Picture64, PixelBudget
 
 LIMITS = Limits(max_image_bytes=200_000, max_image_pixels=128 * 128)
 FORMATS = ("png", "jpeg", "webp")
@@ -175,10 +175,3 @@ def test_no_answer_repeats_a_picture(value: str) -> None:
         answer = error_body(Refusal(400, "a", "b", (Problem(0, field, value, "", ""),)))
         assert answer["error"]["problems"][0]["value"] == f"<base64, {len(value)} characters>"
         assert coded(PNG)[:12] not in str(answer)
-
-
-def test_it_is_resized_as_diffusers_resizes() -> None:
-    from diffusers.image_processor import VaeImageProcessor
-
-    picture = resized(SourcePicture(gradient(), ""), 40, 64)
-    assert picture.image.tobytes() == VaeImageProcessor().resize(gradient(), 64, 40).tobytes()
