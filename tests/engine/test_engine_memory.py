@@ -256,6 +256,19 @@ def test_peak_counts_what_lives_together(model: Model) -> None:
     assert peak_bytes(call, torch.device("cpu")) == 8000
 
 
+def test_a_tensor_from_outside_hides_no_later_one_at_its_address() -> None:
+    def call() -> None:
+        for _ in range(20):
+            outside = [torch.frombuffer(bytearray(40), dtype=torch.float32) for _ in range(50)]
+            for one in outside:
+                one.add(1)
+            del outside, one
+            pair = torch.zeros(1000), torch.zeros(1000)
+            del pair
+
+    assert [peak_bytes(call, torch.device("cpu")) for _ in range(6)] == [8000] * 6
+
+
 def test_footprint_is_per_pixel(model: Model) -> None:
     small = measure_footprint(model, 64, 64, history_columns=10)
     large = measure_footprint(model, 256, 256, history_columns=10)

@@ -77,6 +77,8 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
 def _traced_peak_bytes(call: Callable[[], object]) -> int:
     """As above where the allocator keeps no statistics: counts each new storage until it is freed."""
     known: set[int] = set()
+    # Kept until the end: the next storage could otherwise lie at the address of one that is known.
+    not_counted: list[torch.UntypedStorage] = []
     held = {"now": 0, "peak": 0}
 
     def release(address: int, size: int) -> None:
@@ -90,11 +92,16 @@ def _traced_peak_bytes(call: Callable[[], object]) -> int:
             held["peak"] = max(held["peak"], held["now"])
             weakref.finalize(storage, release, storage._cdata, storage.nbytes())
 
+    def exclude(storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            not_counted.append(storage)
+
     class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             for tensor in tree_leaves((args, kwargs)):
                 if isinstance(tensor, torch.Tensor):
-                    known.add(tensor.untyped_storage()._cdata)  # weights: there before
+                    exclude(tensor.untyped_storage())  # weights: there before
             outputs = func(*args, **(kwargs or {}))
             for tensor in tree_leaves(outputs):
                 if isinstance(tensor, torch.Tensor):
