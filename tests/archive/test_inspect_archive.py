@@ -173,7 +173,7 @@ def test_pickle_is_found_by_name_and_by_content(
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("handler/notes.json", gzip.compress(b"x"), "is gzip by its content"),
+        ("handler/notes.json", gzip.compress(b"x", mtime=0), "is gzip by its content"),
         ("packages/x/METADATA", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}", "is a NumPy array by its content"),
         ("model/unet/weights.dat", b"x", "is no file of a model by its name (.dat"),
         ("model/unet/weights", b"x", "is no file of a model by its name (no suffix"),
