@@ -139,7 +139,7 @@ def check_no_input(config: BuildConfig, folder: Path) -> None:
     inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
     if out.exists() and (str(out) in inputs or inside):
         raise MarqueeError(
-            f"the archive cannot be written to {str(config.out)!r}: it is made from that file",
+            f"the archive cannot be written to {str(config.out)!r}: the archive is made from that file",
             cure=f"name another file: --out {DEFAULT_ARCHIVE}",
         )
 
@@ -173,7 +173,7 @@ def _model_folder(config: BuildConfig, progress: Progress) -> Iterator[Path]:
     is_file = not is_folder(path) and (path.suffix in SINGLE_FILE_SUFFIXES or path.exists())
     if config.base is not None and not is_file:
         raise MarqueeError(
-            f"--base {config.base} is for a single-file checkpoint; {config.model} is none",
+            f"--base {config.base} is for a single-file checkpoint, and {config.model} is not one",
             "leave --base out",
         )
     if is_folder(path):

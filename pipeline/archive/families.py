@@ -52,7 +52,7 @@ KEYS = {
     r"(model\.diffusion_model\.)?double_blocks\.": "FLUX.1",
     r"cond_stage_model\.model\.": "Stable Diffusion 2.x",
     r"(control_model\.|controlnet_)": "a ControlNet",
-    r".*(\.lora_|lora_(unet|te)_|\.hada_|\.lokr_)": "a LoRA, which changes a model and is none",
+    r".*(\.lora_|lora_(unet|te)_|\.hada_|\.lokr_)": "a LoRA, which changes a model and is not a model itself",
 }
 CONTEXT_KEY = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
 INPUT_KEY = "model.diffusion_model.input_blocks.0.0.weight"

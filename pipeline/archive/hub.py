@@ -140,7 +140,7 @@ def _repository_info(repository: str, revision: str | None) -> ModelInfo:
         mirror = MOVED.get(repository)
         raise MarqueeError(
             f"{repository} is neither a folder here nor a repository on the hub that you may read",
-            cure=f"its files live on in {mirror}: marquee build --model {mirror}" if mirror else None,
+            cure=f"its files are now in {mirror}: marquee build --model {mirror}" if mirror else None,
         ) from error
 
 

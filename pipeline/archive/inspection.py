@@ -72,7 +72,7 @@ def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None)
     """Verify every byte against the sums; nothing of the archive is run or unpacked to disk.
 
     ``name`` is the file to speak of where ``path`` is a copy of it. Raises MarqueeError where the file is
-    missing or is no complete ZIP at all.
+    missing or is not a complete ZIP file at all.
     """
     shown = name or path
     try:
@@ -83,7 +83,7 @@ def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None)
             return _inspect(shown, file, archive, progress)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
-            f"{shown} is no complete archive: {error}", cure="build or download it again"
+            f"{shown} is not a complete archive: {error}", cure="build or download it again"
         ) from error
     except OSError as error:
         raise MarqueeError(f"{shown} cannot be read: {error.strerror or error}") from error
@@ -166,7 +166,7 @@ def _tensors_problem(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
         with archive.open(member) as file:
             read_tensors(file, member.file_size)
     except NotSafetensors as error:
-        return f"is no sound safetensors file: {error}"
+        return f"is not a valid safetensors file: {error}"
     except zipfile.BadZipFile:  # said already
         return ""
     return ""

@@ -143,7 +143,7 @@ def trained_size(folder: Path) -> tuple[int, int]:
     height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
     blocks = vae.get("block_out_channels", [0] * 4)
     if not isinstance(blocks, list) or not 1 <= len(blocks) <= LARGEST_BLOCKS:
-        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is no list of a VAE's blocks")
+        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is not a list of a VAE's blocks")
     factor = 2 ** (len(blocks) - 1)
     for value in (width, height):
         if type(value) is not int or not 1 <= value * factor <= LARGEST_SIDE:
@@ -199,7 +199,7 @@ def _check(content: bytes, origin: str, handler: Path) -> None:
     except NotPlain as error:
         raise MarqueeError(f"{origin} is not YAML of plain values: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise MarqueeError(f"{origin} holds a value that JSON has not: {error}") from error
+        raise MarqueeError(f"{origin} holds a value that JSON does not have: {error}") from error
     if problems := list(count_problems(document)):
         raise MarqueeError(f"{origin}: {'; '.join(problems)}", "write a smaller number, or leave the key out")
     answer = subprocess.run(

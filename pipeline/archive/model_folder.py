@@ -104,7 +104,7 @@ def file_names(folder: Path) -> set[str]:
             names.update((inner / file).as_posix() for file in files if Path(place, file).is_file())
             if len(names) > MOST_FILES:
                 raise MarqueeError(
-                    f"{folder} holds more than {MOST_FILES:,} files, so it is no model's folder",
+                    f"{folder} holds more than {MOST_FILES:,} files, so it is not a model's folder",
                     "name the folder that holds model_index.json: --model DIR",
                 )
     except OSError as error:

@@ -44,7 +44,7 @@ def name_problem(name: str) -> str:
         return "is a pickle by its name, which can run any code when loaded"
     if name.startswith(f"{MODEL_FOLDER}/") and not name.endswith((*MODEL_SUFFIXES, "/")):
         suffix = PurePosixPath(name).suffix or "no suffix"
-        return f"is no file of a model by its name ({suffix}; {', '.join(MODEL_SUFFIXES)} are)"
+        return f"has a suffix that no file of a model has ({suffix}; {', '.join(MODEL_SUFFIXES)} are)"
     if LIBRARY_NAME.search(name) and not _may_be_native(name):
         return f"is a shared library by its name; they belong into {PACKAGES_FOLDER}/ or {COMPILED_LIBRARY}"
     return ""
@@ -89,7 +89,7 @@ def _text_problem(name: str, size: int, content: bytes) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is not readable text: byte {error.start} is no UTF-8"
+        return f"is not readable text: byte {error.start} is not UTF-8"
     if control := CONTROL.search(content):
         return f"is not readable text: byte {control.start()} is a control character"
     if name.endswith(".json") and (reason := _json_problem(content)):

@@ -35,7 +35,7 @@ class RefusedArchive(MarqueeError):
 
 
 def verify_archive(path: Path, progress: Progress | None = None) -> Inspection:
-    """What a sound archive holds; raises RefusedArchive, or MarqueeError where it is no archive at all.
+    """What a sound archive holds; raises RefusedArchive, or MarqueeError where it is not an archive at all.
 
     Whoever runs it afterwards takes ``verified_copy``: this file may change meanwhile.
     """
@@ -79,7 +79,7 @@ def _copy(file: BinaryIO, target: Path) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether nothing in it shows that marquee built it; False for a file that is no ZIP."""
+    """Whether nothing in it shows that marquee built it; False for a file that is not a ZIP file."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -67,7 +67,7 @@ def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
     # zipfile cuts a name at a NUL and changes its separators; orig_filename is the name in the file.
     name, shown = member.orig_filename, printable(member.orig_filename)
     if name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
-        yield f"{shown} is no relative path with forward slashes"
+        yield f"{shown} is not a relative path with forward slashes"
     elif ".." in PurePosixPath(name).parts or str(PurePosixPath(name)) != name.removesuffix("/"):
         yield f"{shown} leaves the folder or is not a plain path"
     mode = member.external_attr >> 16

@@ -70,7 +70,7 @@ class Asked:
             first, dot, rest = key.partition(".")
             if not separator or not first or (dot and not rest):
                 raise MarqueeError(
-                    f"--set {setting[:200]} is no setting", "write KEY=VALUE, such as region=us-central1"
+                    f"--set {setting[:200]} is not a setting", "write KEY=VALUE, such as region=us-central1"
                 )
             read = parse_yaml(value, f"--set {key[:80]}: {value[:200]!r}")
             inner = flags.get(first)

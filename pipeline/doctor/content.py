@@ -1,4 +1,4 @@
-"""What an archive gives away before it is served: where its weights come from, what it lacks."""
+"""Checks of the archive file: where its weights come from, and whether it fits its container."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOADERS = {"from_pretrained", "from_single_file", "snapshot_download", "hf_hub_
 
 
 def check_archive(subject: Subject) -> list[Finding]:
-    """Everything that can be said from the file alone. A marquee archive is verified byte by byte."""
+    """Findings from the file alone. An archive that marquee built is verified byte by byte."""
     if subject.archive is None:
         return []
     try:
@@ -38,7 +38,7 @@ def check_archive(subject: Subject) -> list[Finding]:
 
 
 def _is_handler_code(name: str) -> bool:
-    """The handler's own modules; a vendored package's sources are none of them."""
+    """Whether this is one of the handler's own modules, and not a file of a package in the archive."""
     return name.endswith(".py") and ("/" not in name or name.startswith("handler/"))
 
 
@@ -74,7 +74,7 @@ def _foreign(
 
 
 def hub_names(source: str) -> Iterator[str]:
-    """Repositories that Python source loads by a literal OWNER/NAME."""
+    """The hub repositories that the Python source loads by a literal OWNER/NAME."""
     try:
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     except SyntaxError:
@@ -90,7 +90,7 @@ def hub_names(source: str) -> Iterator[str]:
 
 
 def check_fit(subject: Subject) -> list[Finding]:
-    """Whether the container can run the archive; says nothing of a file that is none."""
+    """Whether the container can run the archive; no findings for a file that is not an archive."""
     if subject.archive is None:
         return []
     try:
@@ -111,7 +111,7 @@ def check_fit(subject: Subject) -> list[Finding]:
 
 
 def check_folder(artifact_uri: str, names: list[str], archive_is_ours: bool) -> list[Finding]:
-    """The objects below ``artifact_uri`` (relative names) as the prebuilt container meets them."""
+    """Check the objects below ``artifact_uri`` (relative names), which the prebuilt container copies."""
     if not names:
         return [name_it("bucket", "bucket_empty", artifact_uri=artifact_uri)]
     archives = [name for name in names if name.endswith(".mar") and "/" not in name]

@@ -21,7 +21,7 @@ from pipeline.errors import MarqueeError
 
 
 def examine(subject: Subject, today: date) -> list[Finding]:
-    """What can be known without any cloud."""
+    """The checks that need no cloud."""
     return [
         *check_archive(subject),
         *check_place(subject),
@@ -38,7 +38,7 @@ def examine(subject: Subject, today: date) -> list[Finding]:
 
 
 def examine_cloud(connection: Connection, subject: Subject, exhausted: bool) -> list[Finding]:
-    """What only the cloud can tell; ``exhausted``: the local cloud is set to have no quota."""
+    """The checks that ask the cloud; ``exhausted``: the local cloud is set to have no quota."""
     from pipeline.rules import table
 
     accelerator = table().accelerators.get(subject.accelerator or "")

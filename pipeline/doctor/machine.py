@@ -1,4 +1,4 @@
-"""This machine: what the rehearsal needs of it."""
+"""Checks of this machine: whether it can rehearse a deployment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "ts", "google.cloud.aiplatfor
 
 
 def check_machine(folder: Path) -> list[Finding]:
-    """Packages, a Java for TorchServe, and room on the disk of ``folder``."""
+    """Check the packages, a Java for TorchServe, and free space on the disk of ``folder``."""
     return [_packages(), _java(), _disk(folder)]
 
 

@@ -1,4 +1,4 @@
-"""TorchServe's management API, which runs what it is handed: open in a configuration, or on this machine."""
+"""Finds an open management API of TorchServe, which runs any Python that a caller sends to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECONDS = 2.0
 
 
 def check_management(subject: Subject) -> list[Finding]:
-    """A TorchServe configuration of one's own must fetch no archives and keep the API on its machine."""
+    """The user's TorchServe configuration must fetch no archives and keep the API on its machine."""
     path = subject.config_properties
     if path is None:
         return []
@@ -26,7 +26,7 @@ def check_management(subject: Subject) -> list[Finding]:
     if not address.startswith(_OWN_MACHINE):
         wanted["management_address"] = DEFAULT_ADDRESS
     if not wanted:
-        return [fine(_CHECK, f"{path} lets it fetch nothing and keeps it on its own machine")]
+        return [fine(_CHECK, f"{path} keeps the API on its own machine and lets it fetch nothing")]
     why = f"management_address is {address}, allowed_urls is {given.get('allowed_urls', 'every address')}"
 
     def mend() -> str:
@@ -39,7 +39,7 @@ def check_management(subject: Subject) -> list[Finding]:
 
 
 def check_running_management(address: str = DEFAULT_ADDRESS) -> list[Finding]:
-    """Whether a TorchServe on this machine takes management calls from anybody at its usual address."""
+    """Whether a TorchServe on this machine answers anybody's management calls at its usual address."""
     import httpx
 
     try:

@@ -29,7 +29,7 @@ _HTTP_OVERHEAD_BYTES = 200
 
 
 def check_place(subject: Subject) -> list[Finding]:
-    """The archive's name and its folder, as they will be in the bucket."""
+    """Check the archive's name and its folder, as they will be in the bucket."""
     found = []
     uri = subject.artifact_uri
     if subject.archive_name != ARCHIVE_NAME:
@@ -43,7 +43,7 @@ def check_place(subject: Subject) -> list[Finding]:
 
 
 def check_image(subject: Subject, today: date) -> list[Finding]:
-    """The image's dates and its torch against the accelerator."""
+    """Check the image's dates, and whether its torch supports the accelerator."""
     image, found = parse_prebuilt(subject.image_uri), []
     known = table().prebuilt.get(image.version) if image else None
     if known:
@@ -58,7 +58,7 @@ def check_image(subject: Subject, today: date) -> list[Finding]:
 
 
 def _check_torch(subject: Subject) -> list[Finding]:
-    """An own image tells its CUDA version in its tag: ``cu126``, or the GPU that it was built for."""
+    """The tag of the user's own image says its CUDA version: ``cu126``, or the GPU that it was built for."""
     accelerator = table().accelerators.get(subject.accelerator or "")
     last = facts("last_cuda").get(accelerator.compute_capability) if accelerator else None
     if accelerator is None or last is None or parse_prebuilt(subject.image_uri):
@@ -70,7 +70,7 @@ def _check_torch(subject: Subject) -> list[Finding]:
     if _number(cuda) > _number(last):
         capability = accelerator.compute_capability
         return [name_it("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
-    return [fine("torch", f"torch for CUDA {cuda} knows {accelerator.name}")]
+    return [fine("torch", f"torch for CUDA {cuda} supports {accelerator.name}")]
 
 
 def _cuda_of(image_uri: str) -> str | None:
@@ -86,7 +86,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def check_hardware(subject: Subject, today: date) -> list[Finding]:
-    """Machine, accelerator, region and replicas by Google's rules; the image's dates are told elsewhere."""
+    """Check machine, accelerator, region and replicas by Google's rules; ``check_image`` has the dates."""
     violations = check_deploy(
         Deployment(
             region=subject.region,
@@ -110,7 +110,7 @@ def _as_configured(violation: Violation) -> Finding:
 
 
 def check_payload(subject: Subject) -> list[Finding]:
-    """Pictures x size x format, and their time, against the endpoint's limits."""
+    """Compare the pictures' bytes and the time that they take with the endpoint's limits."""
     settings = _settings(subject)
     defaults, limits = settings.get("defaults", {}), settings.get("limits", {})
     width, height = defaults.get("width", 512), defaults.get("height", 512)
@@ -154,7 +154,7 @@ def _settings(subject: Subject) -> dict[str, Any]:
 
 
 def check_properties(subject: Subject) -> list[Finding]:
-    """A TorchServe configuration of one's own must switch the token authorization off."""
+    """The user's TorchServe configuration must switch token authorization off."""
     path = subject.config_properties
     if path is None:
         return []

@@ -1,4 +1,4 @@
-"""Checks that ask the cloud: APIs, permissions, bucket and region, quota. Nothing is changed by asking."""
+"""Checks that ask the cloud: APIs, permissions, bucket and region, quota. They change nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _check_api(connection: Connection, api: str) -> Finding:
         return fine("API", f"{api} is enabled")
     if state is None:
         why = answer.get("error", {}).get("message", "no answer")
-        return Finding("API", "notice", f"whether {api} is enabled could not be asked: {why}")
+        return Finding("API", "notice", f"it is not known whether {api} is enabled: {why}")
     return name_it("API", "api_disabled", api=api, state=state, project=connection.project)
 
 
@@ -67,11 +67,13 @@ def _check_permissions(connection: Connection) -> list[Finding]:
     answer = _ask(connection, "POST", "cloudresourcemanager", path, {"permissions": list(_PERMISSIONS)})
     if "error" in answer:
         why = answer["error"].get("message", "no answer")
-        return [Finding("permissions", "notice", f"the permissions could not be asked: {why}")]
+        return [Finding("permissions", "notice", f"the permissions are not known: {why}")]
     denied = [name for name in _PERMISSIONS if name not in answer.get("permissions", [])]
     where = f"project {connection.project}"
     return (
-        [_denied("permissions", ", ".join(denied), where)] if denied else [fine("permissions", "all there")]
+        [_denied("permissions", ", ".join(denied), where)]
+        if denied
+        else [fine("permissions", "all are granted")]
     )
 
 
@@ -80,7 +82,7 @@ def _denied(check: str, what: str, where: str) -> Finding:
 
 
 def _check_vertex(connection: Connection) -> list[Finding]:
-    """Two calls that only read: what they are refused, deploying would be refused too."""
+    """Two calls that only read: where they are refused, deploying would be refused too."""
     return [
         *_tried(
             "models", connection, lambda: list(connection.models.list_models(parent=connection.location))
@@ -155,7 +157,7 @@ def _check_quota(connection: Connection, subject: Subject, quotas: Mapping[str, 
         limit = _asked_quota(connection, accelerator.quota)
         if limit is None:
             how = "look at IAM & Admin, Quotas"
-            return [Finding("quota", "notice", f"the quota {accelerator.quota} could not be asked", how)]
+            return [Finding("quota", "notice", f"the quota {accelerator.quota} is not known", how)]
     if limit is not None and limit < wanted:
         name, region = accelerator.quota, subject.region
         return [name_it("quota", "quota", quota=name, region=region, limit=limit, wanted=wanted)]

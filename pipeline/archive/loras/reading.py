@@ -105,7 +105,9 @@ def _group(
         named = read_name(tensor.name)
         if named is None:
             raise _refused(
-                lora, f"{shown} is no name of a LoRA's tensor in peft, diffusers or kohya's tools", SERVED
+                lora,
+                f"{shown} is not the name of a LoRA's tensor in peft, diffusers or kohya's tools",
+                SERVED,
             )
         layer = find_layer(named.stem, layers)
         if layer is None:
