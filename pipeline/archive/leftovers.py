@@ -1,4 +1,4 @@
-"""Weight files of a model folder that are not packed: a LoRA that is forgotten draws other pictures."""
+"""Lists a model folder's weight files that are not packed: without its LoRA it draws other pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can run code when it is loaded, known by its name and its content; nothing of it is run for that."""
+"""Finds files that can run code when they are loaded, by name and by content; nothing of them is run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def name_problem(name: str) -> str:
-    """Why a path may not be in an archive by its suffix; empty where it may."""
+    """Why the suffix of a path is not allowed in an archive; empty where it is."""
     if name == COMPILED_UNET:
         return ""
     if name.lower().endswith((*PICKLE_SUFFIXES, *HIDING_SUFFIXES)):
@@ -51,7 +51,7 @@ def name_problem(name: str) -> str:
 
 
 def content_problem(name: str, size: int, content: bytes) -> str:
-    """Why a file may not be served by its content, whole up to MAX_SEARCHED_BYTES, else its beginning.
+    """Why the content of a file is not allowed; it is whole up to MAX_SEARCHED_BYTES, else its beginning.
 
     A .safetensors file is judged here only where it is really a pickle; ``tensors_problem`` judges the rest.
     """
@@ -71,7 +71,7 @@ def content_problem(name: str, size: int, content: bytes) -> str:
 
 
 def _kind(content: bytes) -> str:
-    """What can run code: the content itself, or what stands behind its first lines."""
+    """The kind of code in the content, at its beginning or behind its first lines; empty for none."""
     for magic, kind in MAGICS.items():
         if content.startswith(magic):
             return kind
@@ -81,7 +81,7 @@ def _kind(content: bytes) -> str:
 
 
 def _text_problem(name: str, size: int, content: bytes) -> str:
-    """Why a file outside packages/ and compiled/ is not the text that its suffix says it is."""
+    """Why a file outside packages/ and compiled/ is not a text of the kind that its suffix names."""
     if name.startswith((f"{PACKAGES_FOLDER}/", f"{COMPILED_FOLDER}/")) or not name.endswith(TEXT_SUFFIXES):
         return ""
     if size > MAX_SEARCHED_BYTES:

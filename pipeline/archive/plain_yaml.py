@@ -1,4 +1,4 @@
-"""YAML of plain values, read with limits: a small text may stand for more than fits into memory."""
+"""Reads YAML of plain values with limits: a small text can expand to more than fits into memory."""
 
 from __future__ import annotations
 

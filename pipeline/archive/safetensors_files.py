@@ -34,7 +34,7 @@ DTYPE_BYTES = {
 FLOATS = ("F64", "F32", "F16", "BF16")
 LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
 LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
-# What is read here: SD 1.5's largest header is far below 1 MB, and Python needs gigabytes to parse 100 MB.
+# A bound of ours: SD 1.5's largest header is far below 1 MB, and Python needs gigabytes to parse 100 MB.
 MAX_HEADER_BYTES = 8 << 20
 MAX_DIMENSIONS = 16
 MAX_COUNT = 1 << 62
@@ -67,7 +67,7 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What a tensor becomes: its new name and dtype (the stored one where nothing changes)."""
+    """The new name and dtype of a tensor (the stored ones where nothing changes)."""
 
     source: StoredTensor
     name: str
@@ -123,7 +123,7 @@ def read_tensors(file: IO[bytes], size: int) -> tuple[StoredTensor, ...]:
 
 
 def parse_header(raw: bytes) -> dict[str, Any]:
-    """The header's JSON object; raises ValueError for what another reader could understand otherwise."""
+    """The header's JSON object; raises ValueError where another reader might read it differently."""
     if not raw.startswith(b"{"):
         raise ValueError("it does not begin with {")
     return dict(json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant))

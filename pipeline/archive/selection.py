@@ -52,7 +52,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Selection:
-    """What ships of a repository, and every reason why it cannot (empty where it can)."""
+    """The files of a repository to pack, and every reason why it cannot be packed (empty where it can)."""
 
     index: Mapping[str, Any]
     configs: tuple[str, ...]

@@ -1,6 +1,6 @@
 """A single-file checkpoint as a diffusers folder, converted by diffusers.
 
-A checkpoint holds tensors alone. Its configurations and its tokenizer come from a diffusers folder of the
+A checkpoint holds only tensors. Its configurations and its tokenizer come from a diffusers folder of the
 same architecture, in which no weights are needed. Nothing is fetched for it.
 """
 

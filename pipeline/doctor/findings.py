@@ -74,7 +74,7 @@ def facts(name: str) -> dict[str, Any]:
     return found
 
 
-def name_it(check: str, failure_id: str, **values: object) -> Finding:
+def known_failure(check: str, failure_id: str, **values: object) -> Finding:
     """The finding that a known failure applies here, with ``values`` put into its sentence."""
     failure = failures()[failure_id]
     return Finding(
@@ -87,5 +87,5 @@ def name_it(check: str, failure_id: str, **values: object) -> Finding:
     )
 
 
-def fine(check: str, sentence: str) -> Finding:
+def passed(check: str, sentence: str) -> Finding:
     return Finding(check, "ok", sentence)

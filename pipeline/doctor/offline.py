@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline.archive.layout import CONFIG_FILE
-from pipeline.doctor.findings import Finding, facts, fine, name_it
+from pipeline.doctor.findings import Finding, facts, known_failure, passed
 from pipeline.doctor.subject import Subject
 from pipeline.rules import (
     ARCHIVE_NAME,
@@ -33,13 +33,15 @@ def check_place(subject: Subject) -> list[Finding]:
     found = []
     uri = subject.artifact_uri
     if subject.archive_name != ARCHIVE_NAME:
-        found.append(name_it("archive name", "archive_name", artifact_uri=uri, names=subject.archive_name))
+        found.append(
+            known_failure("archive name", "archive_name", artifact_uri=uri, names=subject.archive_name)
+        )
     for violation in check_artifact_uri(uri):
         if violation.rule.id == "artifact_uri_root":
-            found.append(name_it("artifact_uri", "bucket_root", artifact_uri=uri))
+            found.append(known_failure("artifact_uri", "bucket_root", artifact_uri=uri))
         else:
             found.append(_as_configured(violation))
-    return found or [fine("artifact_uri", f"{uri}/{ARCHIVE_NAME}")]
+    return found or [passed("artifact_uri", f"{uri}/{ARCHIVE_NAME}")]
 
 
 def check_image(subject: Subject, today: date) -> list[Finding]:
@@ -49,11 +51,13 @@ def check_image(subject: Subject, today: date) -> list[Finding]:
     if known:
         end, left = known.end_of_availability, known.end_of_availability - today
         if left <= timedelta(0):
-            found.append(name_it("image", "image_ended", image=subject.image_uri, end=end))
+            found.append(known_failure("image", "image_ended", image=subject.image_uri, end=end))
         elif left <= _SOON:
-            found.append(name_it("image", "image_ending", image=subject.image_uri, end=end, days=left.days))
+            found.append(
+                known_failure("image", "image_ending", image=subject.image_uri, end=end, days=left.days)
+            )
         else:
-            found.append(fine("image", f"{subject.image_uri} until {end}"))
+            found.append(passed("image", f"{subject.image_uri} until {end}"))
     return found + _check_torch(subject)
 
 
@@ -66,11 +70,11 @@ def _check_torch(subject: Subject) -> list[Finding]:
     values = {"image": subject.image_uri, "accelerator": accelerator.name}
     cuda = _cuda_of(subject.image_uri)
     if cuda is None:
-        return [name_it("torch", "torch_unknown", cuda=last, **values)]
+        return [known_failure("torch", "torch_unknown", cuda=last, **values)]
     if _number(cuda) > _number(last):
         capability = accelerator.compute_capability
-        return [name_it("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
-    return [fine("torch", f"torch for CUDA {cuda} supports {accelerator.name}")]
+        return [known_failure("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
+    return [passed("torch", f"torch for CUDA {cuda} supports {accelerator.name}")]
 
 
 def _cuda_of(image_uri: str) -> str | None:
@@ -102,11 +106,11 @@ def check_hardware(subject: Subject, today: date) -> list[Finding]:
     )
     found = [_as_configured(violation) for violation in violations if violation.rule.id != "image_ended"]
     accelerator = f" + {subject.accelerator_count} x {subject.accelerator}" if subject.accelerator else ""
-    return found or [fine("hardware", f"{subject.machine}{accelerator} in {subject.region}")]
+    return found or [passed("hardware", f"{subject.machine}{accelerator} in {subject.region}")]
 
 
 def _as_configured(violation: Violation) -> Finding:
-    return name_it(violation.field, "configuration", why=violation.message, how=violation.cure)
+    return known_failure(violation.field, "configuration", why=violation.message, how=violation.cure)
 
 
 def check_payload(subject: Subject) -> list[Finding]:
@@ -123,9 +127,9 @@ def check_payload(subject: Subject) -> list[Finding]:
     if parse_prebuilt(subject.image_uri):  # its TorchServe has a cap of its own
         limit = min(limit, table().torchserve_response_bytes)
     if size > limit:
-        found.append(name_it("payload", "response_too_large", limit=limit, **words))
+        found.append(known_failure("payload", "response_too_large", limit=limit, **words))
     else:
-        found.append(fine("payload", f"{images} {form} pictures are about {size:,} bytes; {kind} endpoint"))
+        found.append(passed("payload", f"{images} {form} pictures are about {size:,} bytes; {kind} endpoint"))
     return found + _check_time(subject, width * height / 1e6 * steps * images, kind)
 
 
@@ -134,11 +138,11 @@ def _check_time(subject: Subject, megapixel_steps: float, kind: str) -> list[Fin
     pace = facts("seconds_per_megapixel_step").get(subject.accelerator or "")
     if subject.client_timeout and subject.client_timeout > limit:
         why = f"the client waits {subject.client_timeout:g} s"
-        return [name_it("time", "too_slow", why=why, kind=kind, limit=limit)]
+        return [known_failure("time", "too_slow", why=why, kind=kind, limit=limit)]
     if pace and megapixel_steps * pace > limit:
         why = f"the largest request takes about {megapixel_steps * pace:.0f} s on {subject.accelerator}"
-        return [name_it("time", "too_slow", why=why, kind=kind, limit=limit)]
-    return [fine("time", f"the {kind} endpoint waits {limit} s")]
+        return [known_failure("time", "too_slow", why=why, kind=kind, limit=limit)]
+    return [passed("time", f"the {kind} endpoint waits {limit} s")]
 
 
 def _settings(subject: Subject) -> dict[str, Any]:
@@ -160,7 +164,7 @@ def check_properties(subject: Subject) -> list[Finding]:
         return []
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if "disable_token_authorization=true" in lines:
-        return [fine("token authorization", f"{path} switches it off")]
+        return [passed("token authorization", f"{path} switches it off")]
 
     def add_line() -> str:
         kept = path.read_bytes()
@@ -168,4 +172,4 @@ def check_properties(subject: Subject) -> list[Finding]:
         path.write_bytes(kept + end + b"disable_token_authorization=true\n")
         return f"added disable_token_authorization=true to {path}"
 
-    return [replace(name_it("token authorization", "token_authorization", path=path), fix=add_line)]
+    return [replace(known_failure("token authorization", "token_authorization", path=path), fix=add_line)]
