@@ -120,8 +120,8 @@ def report(rows: dict[str, list[tuple[float, float]]], sizes: dict[str, int]) ->
     lines = [
         "# Building the archive: marquee against torch-model-archiver 0.12",
         "",
-        f"{WEIGHT_BYTES / 1e9:.0f} GB of fp16 safetensors in three files, {ROUNDS} rounds, the tools taking",
-        "turns; every input byte compared with the archive after each build. marquee's time includes the",
+        f"{WEIGHT_BYTES / 1e9:.0f} GB of fp16 safetensors in three files, {ROUNDS} rounds. The tools take",
+        "turns; after each build every input byte is compared with the archive. marquee's time includes the",
         "SHA-256 of every file and the fsync before the rename; the archiver does neither.",
         f"Run on {time.strftime('%Y-%m-%d')}: {os.cpu_count()} cores ({platform.machine()}), Python",
         f"{platform.python_version()}, load average {os.getloadavg()[0]:.1f} (a shared machine).",

@@ -1,4 +1,4 @@
-"""M1, M4, M5 and M7: the engine itself, in this process and through TorchServe, on SD 1.5's real shapes."""
+"""The engine on SD 1.5's real shapes, in this process and through TorchServe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scale:
-    """One size of the comparison: pixels a side, the engine's dtype, images at once, steps of a picture."""
+    """One size of the comparison: pixels a side, the engine's dtype, images at once, steps of a picture.
+
+    ``goals`` holds the ratio to reach, by the name of the function that measures it.
+    """
 
     name: str
     pixels: int
@@ -49,7 +52,7 @@ MID = Scale(
     "cpu",
     4,
     2,
-    {"M1": 5.5, "M4": 0.95, "M5": 0.65, "M7": 8.0},
+    {"single_image": 5.5, "through_torchserve": 0.95, "useful_share": 0.65, "cold_start": 8.0},
 )
 GPU = Scale(
     "SD 1.5 at 512x512",
@@ -59,7 +62,7 @@ GPU = Scale(
     "cuda",
     16,
     30,
-    {"M1": 2.0, "M4": 0.97, "M5": 0.45, "M7": 8.0},
+    {"single_image": 2.0, "through_torchserve": 0.97, "useful_share": 0.45, "cold_start": 8.0},
 )
 
 
@@ -161,7 +164,7 @@ def draw(engine: Engine, work: Sequence[Job]) -> list[Any]:
 def single_image(
     scale: Scale, built: Built, engine: Engine, model: Model, settings: Settings, rounds: int
 ) -> Ratio:
-    """M1: seconds of denoising one picture, stock diffusers against the engine."""
+    """Seconds of denoising one picture, stock diffusers against the engine."""
     import torch
     from diffusers import StableDiffusionPipeline
 
@@ -198,15 +201,15 @@ def single_image(
     mine, other = alternate(ours, theirs, rounds)
     stock_tflops = (scale.num_inference_steps + 1) * unet_tflop(scale.pixels) / statistics.median(other)
     most = matrix_tflops(model) / stock_tflops
-    note = f"at this machine's rate of matrix products in {model.dtype} the ratio would be {most:.2f}"
+    note = f"an engine as fast as this machine multiplies {model.dtype} matrices would reach {most:.2f}"
     if scale.device == "cpu" and not torch.cpu._is_amx_tile_supported():
-        note += "; the goal was set for bfloat16 on AMX, which this processor has not"
-    title, name = f"M1 one image, denoising ({scale.name})", f"stock diffusers, {scale.stock_dtype}"
-    return Ratio(title, name, "s", mine, other, True, scale.goals["M1"], note)
+        note += "; the goal was set for bfloat16 on a processor with AMX, which this one does not have"
+    title, name = "lone picture, time to denoise it", f"stock diffusers, {scale.stock_dtype}"
+    return Ratio(title, name, "s", mine, other, True, scale.goals["single_image"], note)
 
 
 def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Settings, rounds: int) -> Ratio:
-    """M4: pictures per second with PNG replies through TorchServe, against the same engine in process."""
+    """Pictures per second with PNG replies through TorchServe, against the same engine in this process."""
     count = 2 * scale.live
 
     def in_process(_: int) -> float:
@@ -225,12 +228,12 @@ def through_torchserve(scale: Scale, built: Built, engine: Engine, settings: Set
             return load.throughput(load.run_closed(url, bodies, count, count))
 
         mine, other = alternate(served, in_process, rounds)
-    name = f"M4 pictures/s through TorchServe, PNG ({scale.name})"
-    return Ratio(name, "the same engine in process", "pictures/s", mine, other, False, scale.goals["M4"])
+    name, goal = "throughput through TorchServe, PNG replies", scale.goals["through_torchserve"]
+    return Ratio(name, "the same engine without TorchServe", "pictures/s", mine, other, False, goal)
 
 
 def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings, rounds: int) -> Ratio:
-    """M5: useful TFLOP/s at saturation over those of a matrix product."""
+    """The TFLOP/s that pictures need, with every place taken, over those of a matrix product."""
     work = jobs(scale, scale.live, settings)
     tflop = scale.live * picture_tflop(scale.pixels, scale.num_inference_steps)
 
@@ -241,18 +244,18 @@ def useful_share(scale: Scale, engine: Engine, model: Model, settings: Settings,
 
     mine, other = alternate(ours, lambda _: matrix_tflops(model), rounds)
     return Ratio(
-        f"M5 useful TFLOP/s at saturation ({scale.name})",
+        "arithmetic that pictures need, all places taken",
         "a matrix product",
         "TFLOP/s",
         mine,
         other,
         False,
-        scale.goals["M5"],
+        scale.goals["useful_share"],
     )
 
 
 def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
-    """M7: the compile part of a cold start, compiling on the spot against loading the shipped code."""
+    """Seconds until compiled code is ready at a start: compiling it then, against loading it."""
     import torch
 
     from handler.contract.settings import load_settings
@@ -273,13 +276,15 @@ def cold_start(scale: Scale, built: Built, rounds: int) -> Ratio:
     set_threads(settings)
     model = load_model(built.root / "model", settings)
     loads = [unstalled(shipped) for _ in range(rounds)]
-    name = f"M7 compile part of the cold start ({scale.name})"
+    name = "start: time until compiled code is ready"
     compiled = (built.compile_seconds,) * rounds
     note = (
-        f"compiled once, as `marquee build --compile` does (the model's loading and the trial of lanes are in"
-        f" it), loaded {rounds} times; loading takes {statistics.median(loads):.1f} s"
+        f"compiled once, as `marquee build --compile` does (which includes loading the model and trying the"
+        f" lanes), loaded {rounds} times; loading takes {statistics.median(loads):.1f} s"
     )
-    return Ratio(name, "compiling at start", "s", tuple(loads), compiled, True, scale.goals["M7"], note)
+    return Ratio(
+        name, "compiling at start", "s", tuple(loads), compiled, True, scale.goals["cold_start"], note
+    )
 
 
 def _seconds_of_a_call(model: Model, scale: Scale) -> float:

@@ -1,4 +1,4 @@
-"""Floating-point work: of SD 1.5's real shapes, counted, and of this machine, measured."""
+"""Floating-point work: counted for SD 1.5's real shapes, and measured for this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """For the other side of a ratio: the engine's lanes leave the rest of the process one core."""
+    """All cores for torch in this block: the engine's lanes leave the rest of the process only one."""
     import torch
 
     from handler.model.device import cores

@@ -1,4 +1,4 @@
-"""Load on one URL, bounded in count and time: closed (N clients, each waits) or open (arrivals at a rate)."""
+"""Sends requests to one URL: closed (N clients that wait for their answers) or open (arrivals at a rate)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's fate: seconds since the load began, HTTP status (0: no answer), its step count."""
+    """The outcome of one request: seconds since the load began, HTTP status (0: no answer), step count."""
 
     sent: float
     finished: float
@@ -46,12 +46,12 @@ def median_seconds(answers: Sequence[Answer], num_inference_steps: int | None = 
 
 
 def run_closed(url: str, bodies: Iterator[Body], clients: int, requests: int) -> list[Answer]:
-    """``clients`` clients send ``requests`` requests in all, each its next one after its answer."""
+    """``clients`` clients send ``requests`` requests in all; each waits for its answer before the next."""
     return asyncio.run(_closed(url, bodies, clients, requests))
 
 
 def run_open(url: str, bodies: Iterator[Body], rate: float, seconds: float, seed: int = 0) -> list[Answer]:
-    """Poisson arrivals at ``rate`` per second for ``seconds``, whatever the answers do."""
+    """Poisson arrivals at ``rate`` per second for ``seconds``, which do not wait for answers."""
     return asyncio.run(_open(url, bodies, rate, seconds, random.Random(seed)))
 
 
@@ -88,7 +88,7 @@ async def _ask(session: httpx.AsyncClient, url: str, body: Body, begin: float) -
     try:
         response = await session.post(url, json=body)
         status = response.status_code
-        if status == 200 and b'"error"' in response.content[:400]:  # said after the headers had left
+        if status == 200 and b'"error"' in response.content[:400]:  # an error after the headers were sent
             status = 500
     except httpx.HTTPError:
         status = 0

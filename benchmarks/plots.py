@@ -1,4 +1,4 @@
-"""The three pictures of docs/benchmarks.md, and the file of points that they are drawn from.
+"""The three plots of docs/benchmarks.md, and the file of points that they are drawn from.
 
 ``python -m benchmarks.plots [FOLDER]`` draws them again from FOLDER/points.json (docs/benchmarks by default).
 """
@@ -18,6 +18,7 @@ from benchmarks.load import Answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Line = Sequence[tuple[float, float]]
@@ -36,8 +37,16 @@ OTHER_COLOUR = "#7F7F7F"
 STEP_COLOURS = ("#FCD9C2", "#F9B183", "#F08A4B", "#D55E00", "#8F3F00")
 """Marquee's own colour from light to dark, for few to many steps."""
 LATENCY_TITLE = "At {load:.3g} requests/s {first} answers in {best:.2g} s, {second} in {next:.2g} s"
+LATENCY_APART_TITLE = (
+    "{first} answers in {best:.2g} s at {load:.2g} requests/s, {second} in {next:.2g} s at {second_load:.2g}"
+)
 THROUGHPUT_TITLE = "With {load:g} clients {first} draws {best:.3g} pictures/s, {second} {next:.3g}"
+THROUGHPUT_APART_TITLE = (
+    "{first} draws {best:.3g} pictures/s with {load:g} clients, {second} {next:.3g} with {second_load:g}"
+)
 TICKS = (1.0, 2.0, 5.0)
+MOST_LOAD_TICKS = 6
+"""With more different loads than these their labels would overlap."""
 
 
 @dataclass
@@ -60,7 +69,7 @@ def write_points(points: Points, path: Path) -> None:
 
 
 def read_points(path: Path) -> Points:
-    """The points of a file that ``write_points`` made."""
+    """Read the points that ``write_points`` wrote."""
     kept = json.loads(path.read_text(encoding="utf-8"))
     return Points(
         latency={name: [(x, y) for x, y in line] for name, line in kept["latency"].items()},
@@ -85,19 +94,19 @@ def latency_against_load(systems: Mapping[str, Line], path: Path) -> None:
 
 def lines_of_latency(systems: Mapping[str, Line]) -> tuple[Figure, Axes]:
     """The figure that ``latency_against_load`` saves."""
-    title = finding(systems, LATENCY_TITLE, min)
+    title = finding(systems, LATENCY_TITLE, LATENCY_APART_TITLE, min)
     figure, axes = _lines(systems, title)
     axes.set(
         xlabel="requests offered per second (10 to 50 steps each)", ylabel="median seconds to the picture"
     )
     axes.set_yscale("log")
-    _plain_numbers(axes)
+    _plain_numbers(axes.yaxis)
     return figure, axes
 
 
 def throughput_against_clients(systems: Mapping[str, Line], path: Path) -> None:
     """Pictures per second over the number of clients that wait at the same time."""
-    title = finding(systems, THROUGHPUT_TITLE, max)
+    title = finding(systems, THROUGHPUT_TITLE, THROUGHPUT_APART_TITLE, max)
     figure, axes = _lines(systems, title)
     axes.set(xlabel="clients at the same time", ylabel="pictures per second", ylim=(0, None))
     _save(figure, path)
@@ -126,19 +135,27 @@ def timeline(answers: Sequence[Answer], path: Path) -> None:
     _save(figure, path)
 
 
-def finding(systems: Mapping[str, Line], sentence: str, best: Any) -> str:
-    """The sentence with the two best systems at the highest load that all of them were given.
+def finding(systems: Mapping[str, Line], sentence: str, apart: str, best: Any) -> str:
+    """``sentence`` with ours and the best other system at the highest load that all of them were given.
 
-    ``best``: min where a low figure is good, max where a high one is. Ours is always one of the two.
+    ``apart`` is the sentence where they have no load in common: each is shown at its own highest load.
+    ``best``: min where a low figure is good, max where a high one is.
     """
-    loads = set.intersection(*({x for x, y in line} for line in systems.values()))
-    if not loads or len(systems) < 2:
-        return "The systems were not measured at the same loads"
-    load = max(loads)
-    figures = {name: dict(line)[load] for name, line in systems.items()}
+    if len(systems) < 2:
+        return f"Only {', '.join(systems)} was measured"
+    common = set.intersection(*({x for x, y in line} for line in systems.values()))
+    loads = {name: max(common or (x for x, y in line)) for name, line in systems.items()}
+    figures = {name: dict(line)[loads[name]] for name, line in systems.items()}
     rival = best((name for name in figures if name != OURS), key=figures.__getitem__)
     first, second = sorted((OURS, rival), key=figures.__getitem__, reverse=best is max)
-    return sentence.format(load=load, first=first, best=figures[first], second=second, next=figures[second])
+    return (sentence if common else apart).format(
+        first=first,
+        best=figures[first],
+        load=loads[first],
+        second=second,
+        next=figures[second],
+        second_load=loads[second],
+    )
 
 
 def _timeline_finding(answers: Sequence[Answer], counts: Sequence[int]) -> str:
@@ -168,8 +185,11 @@ def _lines(systems: Mapping[str, Line], title: str) -> tuple[Figure, Axes]:
         )
     loads = sorted({x for line in systems.values() for x, _ in line})
     axes.set_xscale("log")
-    axes.set_xticks(loads, [f"{load:.3g}" for load in loads])
-    axes.set_xticks([], minor=True)
+    if len(loads) > MOST_LOAD_TICKS:
+        _plain_numbers(axes.xaxis)
+    else:
+        axes.set_xticks(loads, [f"{load:.3g}" for load in loads])
+        axes.set_xticks([], minor=True)
     axes.set_title(title, fontweight="bold")
     axes.grid(alpha=0.3, which="major")
     for text in axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False).get_texts():
@@ -177,13 +197,13 @@ def _lines(systems: Mapping[str, Line], title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _plain_numbers(axes: Axes) -> None:
-    """A logarithmic axis of seconds with the ticks 0.5, 1, 2, 5, 10 in place of powers of ten."""
+def _plain_numbers(axis: Axis) -> None:
+    """Give a logarithmic axis the ticks 0.5, 1, 2, 5, 10 in place of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.yaxis.set_major_locator(LogLocator(subs=TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=TICKS))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -1,4 +1,4 @@
-"""Promises in absolute figures: a hang-up frees a place; a killed worker ends its clients and comes back."""
+"""Promises in absolute figures: how soon a hang-up frees a place and a killed worker is replaced."""
 
 from __future__ import annotations
 
@@ -40,9 +40,12 @@ PHASES = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Promise:
-    """``values`` in ``unit``, one a try, all to be below ``below``: inf for "at all", None for no promise."""
+    """``values`` in ``unit``, one a try, all to be below ``below``.
 
-    what: str
+    ``below`` is inf where an answer is promised, however late, and None where nothing is promised.
+    """
+
+    name: str
     unit: str
     values: tuple[float, ...]
     below: float | None
@@ -57,7 +60,7 @@ class Promise:
 
 
 class Journal(Counter[str]):
-    """What the engine counts, in order."""
+    """The engine's counters, which also records the order in which they are counted up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,13 +75,13 @@ def measure(model: Path, folder: Path, rounds: int, tell: Callable[[str], None])
     """Hang-ups in process and through TorchServe, then kills of its worker; ``model`` is the embedded one."""
     mar = _archive(model, folder / "promises")
     calls = tuple(float(_calls_before_the_next(mar)) for _ in range(rounds))
-    promises = [Promise("hang-up to the next in line, in the engine", "UNet calls without it", calls, 1.0)]
+    promises = [Promise("hang-up until the next request is drawn, engine", "UNet calls", calls, 1.0)]
     with serve(mar, ServeOptions(threads=2)) as server, httpx.Client(timeout=300) as client:
         for pixels in (SMALL, LARGE):
             promises += _hang_ups(client, server.predict_url, pixels, rounds)
         promises += _kills(client, server, rounds)
     for one in promises:
-        tell(f"{one.what}: {one.worst:.3g} {one.unit} at worst")
+        tell(f"{one.name}: {one.worst:.3g} {one.unit} at worst")
     return promises
 
 
@@ -92,7 +95,7 @@ def _archive(model: Path, folder: Path) -> Path:
 
 
 def _calls_before_the_next(mar: Path) -> int:
-    """UNet calls after a client is gone that do not draw yet the request that waits for its place."""
+    """How many UNet calls begin after a hang-up before one draws the request that waits for the place."""
     with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
         engine, _, settings = core.load_engine(Path(unpacked))
@@ -117,25 +120,25 @@ def _calls_before_the_next(mar: Path) -> int:
 
 
 def _hang_ups(client: httpx.Client, url: str, pixels: int, rounds: int) -> list[Promise]:
-    """No promise of its own: seen from outside, the running step and the answer's way add to the engine's."""
+    """As a client sees it, without a promise: the running step and the way through TorchServe count too."""
     found = [_hang_up(client, url, pixels, after=0.0)]
     for phase in PHASES * rounds:
         found.append(_hang_up(client, url, pixels, phase * found[-1][1]))
     waits, steps = zip(*found[1:], strict=True)
-    what = f"the same from outside, with the running step and TorchServe's ways, {pixels}x{pixels}"
+    name = f"the same as clients see it, with the running step and TorchServe, {pixels}x{pixels}"
     shares = tuple(wait / step for wait, step in found[1:])
     return [
-        Promise(what, "s", waits, None),
-        Promise(what, f"steps of {statistics.median(steps):.3f} s", shares, None),
+        Promise(name, "s", waits, None),
+        Promise(name, f"steps of {statistics.median(steps):.3f} s", shares, None),
     ]
 
 
 def _hang_up(client: httpx.Client, url: str, pixels: int, after: float) -> tuple[float, float]:
     """Seconds from a hang-up to the step that draws the next in line, and seconds of such a step.
 
-    The first is what the client sees less what the receipt says of the drawing, so the ways through
-    TorchServe are in it. The hang-up comes ``after`` seconds of a call: headers leave between two.
-    Infinite where a place was free before, which says nothing.
+    The first is the client's time less the drawing time in the receipt, so the way through TorchServe is in
+    it. The hang-up comes ``after`` seconds into a call, since headers leave between two calls. It is
+    infinite where a place was free before the hang-up, because such a try says nothing.
     """
     drawing = _fill(client, url, pixels)
     waiting = _open(client, url, _body(SHORT, pixels))
@@ -158,8 +161,8 @@ def _kills(client: httpx.Client, server: RunningServer, rounds: int) -> list[Pro
     found = [_kill(client, server) for _ in range(rounds)]
     ended, served = zip(*found, strict=True)
     return [
-        Promise(f"worker killed: the last of its {PLACES} clients has its end", "s", ended, 1.0),
-        Promise("worker killed: the next request has its picture", "s", served, math.inf),
+        Promise(f"worker killed: until the last of its {PLACES} clients is disconnected", "s", ended, 1.0),
+        Promise("worker killed: until the next request has its picture", "s", served, math.inf),
     ]
 
 
@@ -178,7 +181,7 @@ def _kill(client: httpx.Client, server: RunningServer) -> tuple[float, float]:
 
 
 def _end(response: httpx.Response) -> float:
-    """When the connection ends; a whole picture would mean that nobody was killed."""
+    """The time when the connection ends; a whole picture would mean that the worker was not killed."""
     try:
         response.read()
     except httpx.TransportError:
@@ -187,7 +190,7 @@ def _end(response: httpx.Response) -> float:
 
 
 def _fill(client: httpx.Client, url: str, pixels: int) -> list[httpx.Response]:
-    """One long request in every place; its headers say that it is being drawn."""
+    """One long request in every place; each has sent its headers, so it is being drawn."""
     with ThreadPoolExecutor(PLACES) as callers:
         return list(callers.map(lambda _: _open(client, url, _body(LONG, pixels)), range(PLACES)))
 

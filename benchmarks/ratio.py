@@ -15,8 +15,7 @@ from benchmarks.stalls import unstalled
 class Ratio:
     """``ours`` and ``other`` in one unit, measured in turns; a ratio above 1 is in our favour.
 
-    ``lower_is_better`` for seconds, False for rates. ``goal`` is the ratio the issue asks for, None where
-    it asks for none.
+    ``lower_is_better`` is True for seconds and False for rates. ``goal`` is the ratio to reach, or None.
     """
 
     name: str
@@ -30,12 +29,12 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """The median of the rounds' own ratios: each round's two sides met the same machine."""
+        """The median of the rounds' ratios; the two sides of a round ran on the machine in the same state."""
         return statistics.median(self.rounds or [0.0])
 
     @property
     def rounds(self) -> list[float]:
-        """One ratio a round, but none of a round in which nobody was asked for what is measured."""
+        """One ratio a round; a round in which neither side has a figure is left out."""
         pairs = [pair for pair in zip(self.ours, self.other, strict=True) if pair != (math.inf, math.inf)]
         if self.lower_is_better:
             return [_times(theirs, mine) for mine, theirs in pairs]
@@ -47,7 +46,7 @@ class Ratio:
 
 
 def _times(top: float, bottom: float) -> float:
-    """Where a side gave nothing (rate 0, or endless seconds): 0 if it was ours, else infinity."""
+    """The quotient; where one side drew nothing (rate 0, infinite seconds) 0 if it is ours, else infinity."""
     if top == 0 or math.isinf(bottom):
         return 0.0
     return top / bottom if bottom else math.inf
@@ -56,7 +55,7 @@ def _times(top: float, bottom: float) -> float:
 def alternate(
     ours: Callable[[int], float], other: Callable[[int], float], rounds: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Measure both in turns; each gets the round's number, and which goes first alternates too."""
+    """Measure both in turns; each gets the round's number, and they take turns in going first."""
     mine, theirs = list[float](), list[float]()
     for number in range(rounds):
         for side in ("ours", "other") if number % 2 == 0 else ("other", "ours"):

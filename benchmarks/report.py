@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: the table of ratios, on what machine, with the plots."""
+"""docs/benchmarks.md: the table of ratios, the machine that they were measured on, and the plots."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ SERVED, REAL_SHAPES, ARCHIVE, GPU = TITLES = (
 )
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench`; `make bench ARGS="--only served"` (or `mid`, `archive`) measures one section again, and
-`make bench ARGS=--gpu` the last one on a machine with a GPU. The two sides of a ratio are measured in one
-run, in turns; a ratio above 1 is in our favour. Spread: the lowest and the highest round.
+Made by `make bench`. `make bench ARGS="--only served"` measures the first section again, `--only mid` the
+second, `--only archive` the third, and `make bench ARGS=--gpu` the last one on a machine with a GPU.
+
+"Ours" is marquee. Both systems of a row are measured in one run, in turns; a ratio above 1 means that marquee
+is better. Spread: the ratios of the worst and the best round. Goal: the ratio that marquee is meant to reach.
 """
 NOT_MEASURED = "Not measured."
 MET = {None: "-", True: "yes", False: "**no**"}
@@ -53,13 +55,13 @@ def promise_table(promises: Sequence[Promise]) -> str:
 
 
 def _promise_row(promise: Promise) -> str:
-    below = {None: "-", math.inf: "at all"}.get(promise.below, f"< {promise.below}")
-    cells = [promise.what, f"{statistics.median(promise.values):.3g}", f"{promise.worst:.3g}", promise.unit]
+    below = {None: "-", math.inf: "an answer"}.get(promise.below, f"< {promise.below}")
+    cells = [promise.name, f"{statistics.median(promise.values):.3g}", f"{promise.worst:.3g}", promise.unit]
     return "| " + " | ".join([*cells, str(len(promise.values)), below, MET[promise.met]]) + " |"
 
 
 def machine() -> str:
-    """The processor, cores and library versions the figures hold for."""
+    """The processor, cores and library versions that the figures were measured with."""
     import diffusers
     import torch
 
@@ -96,7 +98,7 @@ class Section:
 
 
 def write(section: Section, page: Path) -> None:
-    """Put the section into the page in place of what it held there; the other sections stay."""
+    """Replace this section of the page; the other sections stay."""
     found = page.read_text().split("\n## ")[1:] if page.exists() else []
     texts = {title: text.strip() for title, _, text in (part.partition("\n") for part in found)}
     texts[section.title] = section.text(page.parent)

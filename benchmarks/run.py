@@ -24,7 +24,7 @@ QUICK = Effort(rounds=1, requests=32, seconds=6.0, whole=False)
 
 
 class Page:
-    """One section of docs/benchmarks.md; written again after every figure that takes long."""
+    """One section of docs/benchmarks.md; the page is written again after every figure that takes long."""
 
     def __init__(self, title: str, path: Path) -> None:
         self.section, self._path = report.Section(title), path
@@ -113,12 +113,12 @@ def _real_shapes(page: Page, scale: core.Scale, folder: Path, rounds: int) -> co
 
 
 def _archive(page: Page) -> None:
-    """M8: seconds for a GB of weights to become an archive, the official archiver's default against ours."""
+    """Seconds to pack a GB of weights into an archive: the official archiver's default against ours."""
     from benchmarks.archive import WEIGHT_BYTES, compare
 
     rows, _ = compare()
     per_gb = {tool: tuple(s / (WEIGHT_BYTES / 1e9) for s, _ in found) for tool, found in rows.items()}
-    name, note = "M8 weights to model.mar", "every byte of every archive compared with its source"
+    name, note = "time to pack weights into model.mar", "every byte of every archive compared with its source"
     page.add(
         Ratio(name, "torch-model-archiver", "s/GB", per_gb["marquee"], per_gb["default"], True, 12.0, note)
     )
@@ -127,7 +127,9 @@ def _archive(page: Page) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--quick", action="store_true", help="under five minutes: one short round, no packages, no mid part"
+        "--quick",
+        action="store_true",
+        help="under five minutes: one short round of the first section, no packages",
     )
     parser.add_argument("--gpu", action="store_true", help="SD 1.5 at 512x512 on this machine's GPU")
     parser.add_argument("--only", choices=("served", "mid", "archive"), help="one section of the page")

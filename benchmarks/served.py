@@ -1,4 +1,4 @@
-"""M2, M3 and the guard: what clients see of two servers on the same weights."""
+"""What clients see of two servers with the same weights: throughput, waiting times, errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ STEPS = 20
 CLIENTS = 16
 SHORT = min(traffic.MIXED_STEPS)
 PATIENCE = 4.0
-POISONED = 20
-"""Every so many requests one asks for what cannot be."""
+ONE_INVALID_OF = 20
+"""One request of so many is invalid."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair.
+    """The amount of work: ``requests`` of a closed load, ``seconds`` of an open one, ``rounds`` of each pair.
 
     ``whole`` tunes each side, measures the packages and our archive without compiled code, and draws the
     plots.
@@ -33,10 +33,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class Pair:
-    """Our server and another, each by its URL; ``other`` is the name of the other in the table.
+    """The URLs of our server and of another; ``other`` is the name of the other in the table.
 
-    ``rests``: the other is stopped while ours is measured. LitServe asks its queues without end and takes 0.3
-    of two cores when it has nothing to do.
+    ``rests``: the other is stopped while ours is measured, because LitServe polls its queues and takes 0.3 of
+    two cores when it has nothing to do.
     """
 
     ours: str
@@ -59,7 +59,7 @@ class Pair:
 
 
 class Refusals:
-    """Counts what each side of a pair left without a picture, for the table's notes."""
+    """Counts the requests of each side that got no picture, for the notes below the table."""
 
     def __init__(self) -> None:
         self._failed: dict[str, int] = {}
@@ -79,7 +79,7 @@ class Refusals:
 
 
 def saturated(pair: Pair, effort: Effort, goal: float | None) -> Ratio:
-    """M2: pictures per second of 16 clients that ask for equal steps."""
+    """Pictures per second of 16 clients that ask for equal steps."""
     refusals = Refusals()
 
     def rate(url: str, number: int) -> float:
@@ -87,7 +87,7 @@ def saturated(pair: Pair, effort: Effort, goal: float | None) -> Ratio:
         return load.throughput(refusals.counted(url, answers))
 
     mine, theirs = pair.alternate(rate, effort.rounds)
-    name = "M2 saturated pictures/s, 16 clients"
+    name = "throughput, 16 clients, equal steps"
     return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 
 
@@ -97,7 +97,7 @@ def mixed_saturation(url: str, requests: int) -> float:
 
 
 def short_median(pair: Pair, effort: Effort, saturation: float, goal: float | None) -> Ratio:
-    """M3: median seconds of the 10-step requests at 0.8 of the other side's mixed saturation."""
+    """Median seconds of the 10-step requests among longer ones, at 0.8 of the other side's throughput."""
     refusals = Refusals()
 
     def median(url: str, number: int) -> float:
@@ -105,24 +105,24 @@ def short_median(pair: Pair, effort: Effort, saturation: float, goal: float | No
         return load.median_seconds(refusals.counted(url, answers), SHORT)
 
     mine, theirs = pair.alternate(median, effort.rounds)
-    name = "M3 median of 10-step requests at 0.8 of the other's saturation"
+    name = "median wait of 10-step requests among 10 to 50 steps, at 0.8 of the other's throughput"
     return Ratio(name, pair.other, "s", mine, theirs, True, goal, refusals.note(pair))
 
 
 def goodput(pair: Pair, effort: Effort, rate: float, goal: float | None) -> Ratio:
-    """M3: answers per second that come within 4x the unloaded time, at 0.9 of our mixed saturation.
+    """Answers per second that come within 4 times the unloaded time, at 0.9 of our throughput.
 
     The unloaded times are the other side's own, measured here: the same bound for both.
     """
     unloaded, refusals = unloaded_seconds(pair.theirs), Refusals()
-    seconds = effort.seconds / 2  # what the other side cannot answer in time must be waited for
+    seconds = effort.seconds / 2  # the run also waits for the answers that the other side gives late
 
     def good(url: str, number: int) -> float:
         answers = load.run_open(url, traffic.mixed(number), 0.9 * rate, seconds, number)
         return in_time(refusals.counted(url, answers), unloaded) / seconds
 
     mine, theirs = pair.alternate(good, effort.rounds)
-    name = "M3 goodput at 0.9 of our saturation"
+    name = "pictures in time (4 times the unloaded time), 10 to 50 steps, at 0.9 of our throughput"
     return Ratio(name, pair.other, "pictures/s", mine, theirs, False, goal, refusals.note(pair))
 
 
@@ -139,27 +139,27 @@ def in_time(answers: Sequence[load.Answer], unloaded: dict[int, float]) -> int:
     return sum(a.good and a.seconds <= PATIENCE * unloaded[a.num_inference_steps] for a in answers)
 
 
-def poison_guard(ours: str, effort: Effort, rate: float) -> tuple[Ratio, list[Promise]]:
-    """Our goodput with 5 % poisoned requests on top against none; who failed beside them, and how."""
+def beside_invalid(ours: str, effort: Effort, rate: float) -> tuple[Ratio, list[Promise]]:
+    """The share of valid requests in time with 5 % invalid ones on top, against none; and how many failed."""
     unloaded = unloaded_seconds(ours)
-    innocents_failed: list[float] = []
-    poison_accepted: list[float] = []
+    valid_failed: list[float] = []
+    invalid_accepted: list[float] = []
 
-    def good(number: int, bodies_per_innocent: float) -> float:
+    def good(number: int, bodies_per_valid: float) -> float:
         bodies = traffic.mixed(number)
-        if bodies_per_innocent > 1:
-            bodies = traffic.poisoned(bodies, POISONED)
-        answers = load.run_open(ours, bodies, 0.8 * rate * bodies_per_innocent, effort.seconds, number)
-        innocents = [a for a in answers if a.num_inference_steps]
-        innocents_failed.append(sum(not a.good for a in innocents))
-        poison_accepted.append(sum(a.status != 400 for a in answers if not a.num_inference_steps))
-        return in_time(innocents, unloaded) / max(1, len(innocents))
+        if bodies_per_valid > 1:
+            bodies = traffic.with_invalid(bodies, ONE_INVALID_OF)
+        answers = load.run_open(ours, bodies, 0.8 * rate * bodies_per_valid, effort.seconds, number)
+        valid = [a for a in answers if a.num_inference_steps]
+        valid_failed.append(sum(not a.good for a in valid))
+        invalid_accepted.append(sum(a.status != 400 for a in answers if not a.num_inference_steps))
+        return in_time(valid, unloaded) / max(1, len(valid))
 
-    more = POISONED / (POISONED - 1)
+    more = ONE_INVALID_OF / (ONE_INVALID_OF - 1)
     mine, clean = alternate(lambda n: good(n, more), lambda n: good(n, 1.0), effort.rounds)
-    name = "guard: share of the innocents in time with 5 % poison"
-    ratio = Ratio(name, "ours without poison", "share", mine, clean, False, 0.95)
+    name = "valid requests in time beside 5 % invalid ones"
+    ratio = Ratio(name, "ours without invalid ones", "share", mine, clean, False, 0.95)
     return ratio, [
-        Promise("innocent requests that fail beside poisoned ones", "requests", tuple(innocents_failed), 1),
-        Promise("poisoned requests without their own 400", "requests", tuple(poison_accepted), 1),
+        Promise("valid requests that fail beside invalid ones", "requests", tuple(valid_failed), 1),
+        Promise("invalid requests that are not answered 400", "requests", tuple(invalid_accepted), 1),
     ]

@@ -1,4 +1,4 @@
-"""The embedded model served by all: M2 and M3 against each side, the guard and the three plots' points."""
+"""The embedded model, served by marquee and by each other system; the points of the three plots."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ PACKAGES: dict[str, Callable[[Path, Path], Side]] = {
 }
 Tell = Callable[[str], None]
 Goals = tuple[float | None, float | None, float | None]
-"""Of M2, M3's median and M3's goodput."""
+"""The ratios to reach: of the throughput, of the median wait and of the pictures in time."""
 
 ONE_PICTURE_AT_A_TIME = (Workers(1, 2), Workers(2, 1))
 BATCHING = (Workers(1, 1), Workers(1, 2), Workers(2, 1))
 AHEAD: Goals = (1.0, 1.0, 1.0)
 CODE = (
-    "ours is `marquee build --container marquee --compile`; every other side runs diffusers as its documents"
-    " show. The rows of the plain archive say what ours does without compiled code."
+    "marquee's archive is that of `marquee build --container marquee --compile`; every other system runs"
+    ' diffusers as its documents show. In rows with "ours not compiled" marquee runs without compiled code.'
 )
 TUNED = (
-    "tuning: every side gets GOMP_SPINCOUNT=10000 and the fastest of its workers x threads (one picture at a"
-    " time: 1 x 2, 2 x 1; batching: 1 x 1, 1 x 2, 2 x 1; the one taken stands behind its name)."
-    " OMP_WAIT_POLICY=PASSIVE is slower on virtual cores: waking a thread there costs more than a small"
+    "tuning: every system gets GOMP_SPINCOUNT=10000 and its fastest number of workers x threads, which stands"
+    " behind its name (tried: 1 x 2 and 2 x 1, with batching also 1 x 1)."
+    " OMP_WAIT_POLICY=PASSIVE is slower on virtual cores, where waking a thread costs more than a small"
     " operation (one eager UNet call of 32 rows: 164 ms against 57)."
 )
 RESTING = (
-    "LitServe and BentoML are stopped (SIGSTOP) while ours is measured: an idle LitServe takes 0.3 of the two"
-    " cores. Ray Serve's cluster cannot be stopped so and takes 0.17 of them from ours."
+    "LitServe and BentoML are stopped (SIGSTOP) while marquee is measured, because an idle LitServe takes 0.3"
+    " of the two cores. Ray Serve's cluster cannot be stopped and takes 0.17 of them from marquee."
 )
-NOT_TUNED = "a quick run tunes nothing: the others have the workers x threads behind their names."
+NOT_TUNED = "a quick run tunes nothing; the workers x threads of the others stand behind their names."
 BEHIND = (
-    "where another side is ahead in M2: 16 clients with equal steps are the best case of whole batches, which"
-    " two processes draw without a word to their server until the end; ours talks to TorchServe twenty times"
-    " a second about every open request, so that one can join or leave, and that and the load itself take"
-    " their share of the same two cores (M6's fast side is the same engine without TorchServe)."
+    "why another system can have more throughput with 16 clients and equal steps: this is the best case for"
+    " whole batches, which a worker draws to the end without any exchange with its server. marquee's worker"
+    " exchanges messages with TorchServe twenty times a second, so that requests can join and leave. That"
+    " work takes a share of the two cores (the row of strict mode has the same engine without TorchServe)."
 )
 LOAD_SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""The loads of the latency plot, as shares of what our server can draw of the same mixed requests."""
+"""The loads of the latency plot, as shares of our server's throughput of the same mixed requests."""
 TUNING_TRIES = 3
 TUNING_REQUESTS = 32
 
 
 @dataclass
 class Findings:
-    """What the served part found, in the order it was found."""
+    """The results of the served part, in the order in which they were measured."""
 
     ratios: list[Ratio] = field(default_factory=list)
     promises: list[Promise] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run: our server's URL, the model that all serve, how long, and where the findings go.
+    """One run: our server's URL, the model that every system serves, the effort, and the findings so far.
 
     ``loads``: the requests per second that every side is offered for the latency plot.
     ``plain_too``: our archive without compiled code is measured against TorchServe's batching as well.
@@ -119,9 +119,9 @@ class Comparison:
         except sides.NoPicture as error:
             self.found.remarks.append(f"{side.name} is not measured: {error}")
 
-    def guard(self) -> None:
+    def beside_invalid(self) -> None:
         rate = served.mixed_saturation(self.ours, self.effort.requests)
-        ratio, promises = served.poison_guard(self.ours, self.effort, rate)
+        ratio, promises = served.beside_invalid(self.ours, self.effort, rate)
         self.found.promises += promises
         self._add(ratio)
         self._measure_points(plots.OURS, self.ours)
@@ -145,7 +145,7 @@ class Comparison:
         self._add(served.goodput(pair, effort, our_rate, goals[2]))
 
     def _tuned(self, side: Side, ways: Sequence[Workers]) -> Workers:
-        """The fastest way to share the cores; the last one where nothing is tuned."""
+        """The fastest number of workers and threads; the last one where nothing is tuned."""
         rates = dict.fromkeys(ways[-1:], 0.0)
         for workers in ways if self.effort.whole else ():
             with side.start(workers) as url:
@@ -159,7 +159,7 @@ class Comparison:
         self.tell(f"{ratio.name}, against {ratio.other_side}: {ratio.value:.2f}")
 
     def _measure_points(self, name: str, url: str) -> None:
-        """The points of one side in the plots, which a quick run does not draw."""
+        """Measure one side's points for the plots; a quick run draws none."""
         if self.effort.whole:
             self.found.points.latency[name] = self._latencies(url)
             self.found.points.throughput[name] = self._throughputs(url)
@@ -202,14 +202,14 @@ def compare(
         run.against_batching((None, 4.0, goodput_goal))
         for package, side in PACKAGES.items() if effort.whole else ():
             run.against_package(package, side)
-        run.guard()
+        run.beside_invalid()
     if any(ratio.met is False and ratio.goal == 1.0 for ratio in found.ratios):
         found.remarks.append(BEHIND)
     return found
 
 
 def draw_plots(found: Findings, folder: Path) -> list[Path]:
-    """The three plots and points.json beside them, where there is anything to show."""
+    """The three plots and points.json beside them; nothing where no points were measured."""
     if not found.points.joins:
         return []
     plots.write_points(found.points, folder / "points.json")

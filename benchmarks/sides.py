@@ -26,7 +26,7 @@ BATCH = 16
 
 
 class Workers(NamedTuple):
-    """How a side shares the cores: this many worker processes with so many threads each."""
+    """The worker processes of a side, and the threads of each."""
 
     processes: int
     threads: int
@@ -105,7 +105,7 @@ def _pack_peer(handler: str, model: Path, folder: Path, workers: int, batch: int
 
 
 def make_environment(package: str, folder: Path) -> Path | None:
-    """An environment with ``package`` and, behind it, this one's torch; None if it will not install."""
+    """The Python of an environment with ``package`` and this one's torch; None if it does not install."""
     home = folder / "venvs" / package.split("[")[0].split("=")[0]
     python = home / "bin" / "python"
     if (home / "ready").exists():
@@ -147,7 +147,7 @@ def peer_process(command: list[str], model: Path, port: int, workers: Workers) -
         wait_for_picture(url, process)
         yield url
     finally:
-        process.terminate()  # it alone: Ray's driver ends its own cluster in order
+        process.terminate()  # only this process: Ray's driver stops the rest of its cluster itself
         with suppress(subprocess.TimeoutExpired):
             process.wait(40)
         with suppress(ProcessLookupError):
@@ -173,7 +173,7 @@ def wait_for_picture(url: str, process: subprocess.Popen[bytes], seconds: float 
 
 @contextmanager
 def resting(url: str) -> Iterator[None]:
-    """Stops the process group that listens at ``url`` meanwhile."""
+    """Stop the process group that listens at ``url`` while the block runs."""
     port = urlsplit(url).port
     listening = [
         c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port

@@ -1,4 +1,4 @@
-"""This machine stalls at times; a measurement that met a stall is taken again."""
+"""Repeats a measurement during which the whole machine stood still, as virtual machines do at times."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def unstalled(measure: Callable[[], T]) -> T:
             result = measure()
         if watch.longest < STALL_SECONDS:
             break
-        what = "measured again" if attempt < ATTEMPTS else "kept all the same"
-        logger.warning("the machine stood still for %.1f s: %s", watch.longest, what)
+        outcome = "measured again" if attempt < ATTEMPTS else "kept all the same"
+        logger.warning("the machine stood still for %.1f s: %s", watch.longest, outcome)
     return result

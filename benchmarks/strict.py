@@ -1,4 +1,4 @@
-"""M6: what strict mode costs, and whether its pictures keep their bits in any company."""
+"""What strict mode costs, and whether its pictures have the same bits beside any others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def strict_mode(root: Path, rounds: int) -> tuple[Ratio, str]:
-    """M6: strict against fast throughput in process, and whether strict pictures are bit-identical.
+    """Throughput of strict mode against that of fast mode, and whether strict pictures are bit-identical.
 
     ``root`` is an unpacked archive; both engines draw with its compiled UNet.
     """
@@ -38,6 +38,6 @@ def strict_mode(root: Path, rounds: int) -> tuple[Ratio, str]:
     same = sum(
         draw(strict, [job])[0].image.tobytes() == bits for job, bits in zip(lone, together, strict=False)
     )
-    remark = f"M6: {same} of {len(lone)} strict pictures are bit-identical alone and under load"
+    remark = f"strict mode: {same} of {len(lone)} strict pictures are bit-identical alone and under load"
     goal = 0.8 if model.device.type == "cuda" else 0.6
-    return Ratio("M6 strict/fast throughput", "fast mode", "pictures/s", mine, other, False, goal), remark
+    return Ratio("throughput in strict mode", "fast mode", "pictures/s", mine, other, False, goal), remark

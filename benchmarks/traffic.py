@@ -1,4 +1,4 @@
-"""The requests of the load: prompts, step counts and the share of poisoned ones, drawn from a fixed seed."""
+"""The requests of the load: prompts, step counts and the share of invalid ones, from a fixed seed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def mixed(seed: int = 0) -> Iterator[Body]:
     return _requests(MIXED_STEPS, seed, None)
 
 
-def poisoned(bodies: Iterator[Body], every: int) -> Iterator[Body]:
-    """Every ``every``-th request asks for what cannot be: its own 400 is right, anybody else's is not."""
+def with_invalid(bodies: Iterator[Body], every: int) -> Iterator[Body]:
+    """The same requests; every ``every``-th is invalid, and only this one is to be answered 400."""
     for index, body in enumerate(bodies):
         if index % every == every - 1:
             yield {"instances": [{**body["instances"][0], "num_inference_steps": "many"}]}

@@ -1,6 +1,6 @@
 """`python -m benchmarks.upload`: 100 MB to the local cloud against a plain copy with checksum, in turns.
 
-The goal is at most 5 times the copy (median of the rounds' own ratios). Prints; writes nothing.
+The goal is at most 5 times the copy (median of the rounds' ratios). The result is only printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GOAL = 5.0
 
 
 def copy(source: Path, target: Path) -> None:
-    """The other side: the same bytes to the same disk, with the checksum that the upload is checked by."""
+    """Copy the same bytes to the same disk and compute the checksum that an upload is checked with."""
     import google_crc32c
 
     checksum = 0

@@ -1,4 +1,4 @@
-"""The environment variables that marquee reads: the only file of pipeline/ that asks the process for them."""
+"""The environment variables that marquee reads: no other file of pipeline/ reads them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class MarqueeError(Exception):
-    """A mistake or a broken circumstance the user can do something about.
+    """An error that the user can do something about.
 
     ``str(error)`` is one sentence; ``cure`` is one line of advice, None where the sentence already gives it.
     A traceback of an uncaught error shows the cure below the sentence, as a note (PEP 678).

@@ -1,4 +1,4 @@
-"""Text from outside as a terminal may show it: control characters written out, never sent."""
+"""Makes text from outside safe for a terminal: control characters are written out as escapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def escaped(text: str, keep: str = "\n\t") -> str:
-    """``text`` with each character that steers a terminal written out (``\\x1b``), except those in ``keep``.
+    """``text`` with each control character of a terminal written out (``\\x1b``), except those in ``keep``.
 
     Without its line ends (``keep=""``) a text cannot pretend to be another line of ours.
     """

@@ -1,4 +1,4 @@
-"""How long work reports itself: steps speak to a Progress, only the CLI draws it."""
+"""Progress of long work: a step reports to a Progress, and only the command line draws it."""
 
 from __future__ import annotations
 

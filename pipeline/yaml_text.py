@@ -1,4 +1,4 @@
-"""YAML that somebody wrote: plain data of bounded size, or a MarqueeError that says what is wrong with it."""
+"""Reads a user's YAML: plain data of bounded size; a MarqueeError says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def parse_yaml(text: str, name: str) -> Any:
     An alias can hold itself, and a few lines of them billions of values.
     """
     if len(text) > MOST_BYTES or text.count("[") + text.count("{") > MOST_BRACKETS:
-        raise MarqueeError(f"{name} is no value in YAML: it is too long or nested too deeply")
+        raise MarqueeError(f"{name} is not valid YAML: it is too long or nested too deeply")
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
-            raise MarqueeError(f"{name} is no value in YAML: it has an alias (*name)", "write the value out")
+            raise MarqueeError(f"{name} is not valid YAML: it has an alias (*name)", "write the value out")
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         place = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise MarqueeError(f"{name} is no value in YAML: {error.problem}{place}") from error
+        raise MarqueeError(f"{name} is not valid YAML: {error.problem}{place}") from error
     except RecursionError:
-        raise MarqueeError(f"{name} is no value in YAML: it is nested too deeply") from None
-    # PyYAML raises ValueError for a date that no calendar has, TypeError for a key that cannot be one.
+        raise MarqueeError(f"{name} is not valid YAML: it is nested too deeply") from None
+    # PyYAML raises ValueError for a date that does not exist, and TypeError for a key that is not hashable.
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise MarqueeError(f"{name} is no value in YAML: {getattr(error, 'reason', error)}") from error
+        raise MarqueeError(f"{name} is not valid YAML: {getattr(error, 'reason', error)}") from error
 
 
 def read_yaml(path: Path, cure: str | None = None) -> Any:
     """The value of a file in UTF-8 of at most 1 MiB. Raises MarqueeError; waits for no pipe."""
     try:
         if path.exists() and not path.is_file():
-            raise MarqueeError(f"{path} is no file", cure)
+            raise MarqueeError(f"{path} is not a file", cure)
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
@@ -48,4 +48,4 @@ def read_yaml(path: Path, cure: str | None = None) -> Any:
     except OSError as error:
         raise MarqueeError(f"{path} cannot be read: {error.strerror}", cure) from error
     except UnicodeDecodeError as error:
-        raise MarqueeError(f"{path} is no value in YAML: byte {error.start} is not UTF-8", cure) from error
+        raise MarqueeError(f"{path} is not valid YAML: byte {error.start} is not UTF-8", cure) from error

@@ -1,1 +1,1 @@
-"""The other sides: the same weights on the same machine, tuned as their documents advise."""
+"""The systems that marquee is compared with; each is set up as its documents advise."""

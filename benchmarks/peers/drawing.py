@@ -1,4 +1,4 @@
-"""A peer's batch: asks with equal settings share one plain StableDiffusionPipeline call."""
+"""The other systems' drawing: requests with equal settings share a StableDiffusionPipeline call."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """What to build: ``model`` is a diffusers folder, a checkpoint or a hub id; ``config`` is one's own.
+    """A build's options. ``model`` is a diffusers folder, a checkpoint or a hub id; ``config`` is a file.
 
     ``container`` is a target of target/targets.yaml; None: the packages are installed where it runs.
     ``compiled`` adds a UNet compiled for this machine. ``base`` has a checkpoint's configurations.
@@ -60,7 +60,7 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished archive: its size in bytes and the SHA-256 digests that name it and its weights.
+    """A finished archive: its size in bytes and the SHA-256 digests of itself and of its weights.
 
     ``defaults`` are those written into its model-config.yaml; ``warnings`` name weights that are not packed.
     """
@@ -77,13 +77,13 @@ class Built:
 
 
 def repository_root() -> Path:
-    """The folder that holds model_artifacts: the working folder, else the one that the package lies in."""
+    """The folder that holds model_artifacts: the working folder, or else the folder of the package."""
     here = Path.cwd()
     return here if (here / EMBEDDED_MODEL).is_dir() else Path(__file__).resolve().parents[2]
 
 
 def build(config: BuildConfig, progress: Progress) -> Built:
-    """Build the archive; raises MarqueeError, and then leaves nothing behind."""
+    """Build the archive; raises MarqueeError, and then leaves no file behind."""
     check_out(config.out)
     target = find_target(config.container) if config.container is not None else None
     with _model_folder(config, progress) as folder:
@@ -115,7 +115,7 @@ def build(config: BuildConfig, progress: Progress) -> Built:
 
 
 def _packed_loras(config: BuildConfig, folder: Path) -> list[str]:
-    """Those that lie in the model's folder, relative to it."""
+    """The paths that lie in the model's folder, relative to it."""
     root = folder.resolve()
     paths = [lora.path.resolve() for lora in config.loras]
     return [path.relative_to(root).as_posix() for path in paths if path.is_relative_to(root)]
@@ -139,7 +139,7 @@ def check_no_input(config: BuildConfig, folder: Path) -> None:
     inside = out.is_relative_to(os.path.realpath(folder)) and out.suffix != ".mar"
     if out.exists() and (str(out) in inputs or inside):
         raise MarqueeError(
-            f"the archive cannot be written to {str(config.out)!r}: it is made from that file",
+            f"the archive cannot be written to {str(config.out)!r}: the archive is made from that file",
             cure=f"name another file: --out {DEFAULT_ARCHIVE}",
         )
 
@@ -157,7 +157,7 @@ def _settings(config: BuildConfig, folder: Path, target: Target | None) -> bytes
 
 
 def archive_members(config: BuildConfig, folder: Path, selection: Selection, settings: bytes) -> list[Member]:
-    """Everything that goes into the archive but its packages and its sums file."""
+    """All members of the archive except its packages and its sums file."""
     return [
         *handler_members(find_handler()),
         *model_members(folder, selection, config.dtype, safety_checker=config.safety_checker),
@@ -173,7 +173,7 @@ def _model_folder(config: BuildConfig, progress: Progress) -> Iterator[Path]:
     is_file = not is_folder(path) and (path.suffix in SINGLE_FILE_SUFFIXES or path.exists())
     if config.base is not None and not is_file:
         raise MarqueeError(
-            f"--base {config.base} is for a single-file checkpoint; {config.model} is none",
+            f"--base {config.base} is for a single-file checkpoint, and {config.model} is not one",
             "leave --base out",
         )
     if is_folder(path):

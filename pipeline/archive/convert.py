@@ -19,7 +19,7 @@ def convert_folder(folder: Path) -> list[Path]:
     holds anything but tensors.
     """
     if not is_folder(folder):
-        raise MarqueeError(f"{folder} is no folder", "name a diffusers folder with .bin weights")
+        raise MarqueeError(f"{folder} is not a folder", "name a diffusers folder with .bin weights")
     made = []
     for component in WEIGHT_STEMS | SAFETY_STEMS:
         for source in sorted((folder / component).glob("*.bin")):
@@ -48,7 +48,7 @@ def _shard_list(source: Path) -> str:
         listed = json.loads(source.read_text(encoding="utf-8"))
         weight_map = {tensor: _twin(shard) for tensor, shard in listed["weight_map"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MarqueeError(f"{source} is no list of shards: {error}") from error
+        raise MarqueeError(f"{source} is not a list of shards: {error}") from error
     return json.dumps({**listed, "weight_map": weight_map}, indent=2) + "\n"
 
 
@@ -63,7 +63,7 @@ def _convert(source: Path, target: Path) -> None:
         tensors = {name: tensor.clone().contiguous() for name, tensor in stored.items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise MarqueeError(f"{source} does not hold tensors alone, so it is not read: {reason}") from error
+        raise MarqueeError(f"{source} holds more than tensors, so it is not read: {reason}") from error
     partial = target.with_suffix(".part")
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.chmod(0o644)

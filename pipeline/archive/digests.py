@@ -1,4 +1,4 @@
-"""The two digests that name an archive and its weights, and the sums file they come from."""
+"""The digest of an archive, the digest of its weights, and the sums file that they are computed from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sums_text(digests: Mapping[str, str]) -> bytes:
 
 
 def sums_size(paths: Iterable[str]) -> int:
-    """How many bytes ``sums_text`` takes, known before any digest is."""
+    """The length of ``sums_text`` in bytes, which is known before the digests are."""
     return sum(DIGEST_CHARACTERS + len("  \n") + len(path.encode()) for path in paths)
 
 

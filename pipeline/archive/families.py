@@ -1,4 +1,4 @@
-"""Which family of models a configuration or a checkpoint belongs to, so that a refusal can name it."""
+"""Finds the family of models of a configuration or a checkpoint, so that a refusal can name it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 SERVED = "Stable Diffusion 1.x"
-SD2_CONTEXT = 1024  # what SD 2's text encoder gives per token; SD 1's gives 768
+SD2_CONTEXT = 1024  # width of SD 2's text encoder; SD 1's is 768
 INPAINTING_CHANNELS = 9
 
-# The beginnings of diffusers' pipeline classes, the more special ones first.
+# The beginnings of diffusers' pipeline classes; longer ones stand before shorter ones.
 PIPELINES = {
     "StableDiffusionXL": "Stable Diffusion XL",
     "StableDiffusion3": "Stable Diffusion 3",
@@ -52,7 +52,7 @@ KEYS = {
     r"(model\.diffusion_model\.)?double_blocks\.": "FLUX.1",
     r"cond_stage_model\.model\.": "Stable Diffusion 2.x",
     r"(control_model\.|controlnet_)": "a ControlNet",
-    r".*(\.lora_|lora_(unet|te)_|\.hada_|\.lokr_)": "a LoRA, which changes a model and is none",
+    r".*(\.lora_|lora_(unet|te)_|\.hada_|\.lokr_)": "a LoRA, which changes a model and is not a model itself",
 }
 CONTEXT_KEY = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.attn2.to_k.weight"
 INPUT_KEY = "model.diffusion_model.input_blocks.0.0.weight"
@@ -64,14 +64,14 @@ def refusal(family: str) -> str:
 
 
 def family_of_pipeline(class_name: object) -> str:
-    """The family of a model_index.json's pipeline class; empty for one that is served or not known."""
+    """The family of a model_index.json's pipeline class; empty where it is served, or not known."""
     if not isinstance(class_name, str) or class_name == "StableDiffusionPipeline":
         return ""
     return next((family for start, family in PIPELINES.items() if class_name.startswith(start)), "")
 
 
 def family_of_unet(config: Any) -> str:
-    """The family by unet/config.json, for pipelines that share a class; empty where it may be served."""
+    """The family by unet/config.json, for pipelines that share a class; empty where marquee may serve it."""
     if not isinstance(config, dict):
         return ""
     if config.get("addition_embed_type") == "text_time":

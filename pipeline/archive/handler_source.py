@@ -37,7 +37,7 @@ def handler_members(package: Path) -> list[Member]:
 
 
 def read_version(source: str) -> str | None:
-    """The literal ``__version__`` in a module's source, which is read and never run."""
+    """The literal ``__version__`` in a module's source; the module is not imported."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == "__version__" for target in node.targets

@@ -1,4 +1,4 @@
-"""Finds pickles by their opcodes, also behind other bytes. Opcodes are read and never run."""
+"""Finds pickles by their opcodes, also behind other bytes; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MARKED = re.compile(rb"\x80[\x02-\x05]")  # how protocols 2 to 5 begin
-# GLOBAL and INST are a letter and a module's name on one line, and what is taken from it alone on the next.
+# GLOBAL and INST are a letter and a module's name on one line, and a name in that module on the next.
 TAKEN = re.compile(rb"\n(?=[A-Za-z_][\w.]*\n)")
-# The argument of GLOBAL and INST in pickletools: a module and what is taken from it.
+# The argument of GLOBAL and INST in pickletools: a module and a name in it.
 IMPORTABLE = re.compile(r"[^\W\d][\w.]* [^\W\d][\w.]*")
 NAMING = frozenset({"GLOBAL", "INST"})
 MODULE_BYTES = f"{string.ascii_letters}{string.digits}_.".encode()
 LETTER = re.compile(rb"[ci](?=[A-Za-z_])")
 LONGEST_MODULE = 4096
-# Opcodes with which loading a pickle calls something; the first two only find it.
+# Opcodes that make a load call a function; the first two only look the function up.
 CALLING = frozenset({"INST", "REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
 REACHING = CALLING | {"GLOBAL", "STACK_GLOBAL"}
-# Python's own pickler notes everything it has found; text hardly reads so by chance.
+# Python's pickler memoises every name that it looked up, and text hardly looks like that by chance.
 NOTING = frozenset({"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"})
-# A hostile file cannot make the search take for ever: more work than this on one file is itself a finding.
+# Bounds the search on a hostile file; a file that needs more work than this is reported.
 MOST_WORK = 16 << 20
 WORK_PER_OPCODE = 64
 MARKS_BEFORE_INST = 64
 
 
 def reads_as_pickle(content: bytes) -> bool:
-    """Whether it is a pickle from its first byte, whatever follows it."""
+    """Whether a pickle begins at the first byte; other bytes may follow it."""
     found = _read(content, 0)
     return found.ends and (bool(REACHING & set(found.names)) or _is_sound(content, 0))
 
 
 def hides_pickle(content: bytes) -> bool:
-    """Whether a pickle begins anywhere in ``content``: loading skips nothing, but a program may seek."""
+    """Whether a pickle begins anywhere in ``content``; a program may seek to it before it loads."""
     work = 0
     for start, wanted in _starts(content):
         found = _read(content, start)

@@ -1,4 +1,4 @@
-"""A model from the Hugging Face hub: only the files that serve, resumed where a download was cut."""
+"""Downloads a model from the Hugging Face hub: only the needed files, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHA256_CHARACTERS = 64
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository of the hub, owner/name, and which of its files are wanted.
+    """A repository of the hub, owner/name, and the choice of its files.
 
     ``revision`` is a branch, tag or commit; None: its main branch.
     """
@@ -109,7 +109,7 @@ def _download(commit: str, name: str, folder: Path, progress: Progress) -> None:
 
 
 def _check_digest(path: Path, etag: str | None) -> None:
-    """The hub's tag of a large file is its SHA-256; what does not match is thrown away."""
+    """Compare a file with the hub's tag, its SHA-256 for a large file; delete one that does not match."""
     if etag is None or len(etag) != SHA256_CHARACTERS:
         return
     sha256 = hashlib.sha256()
@@ -140,7 +140,7 @@ def _repository_info(repository: str, revision: str | None) -> ModelInfo:
         mirror = MOVED.get(repository)
         raise MarqueeError(
             f"{repository} is neither a folder here nor a repository on the hub that you may read",
-            cure=f"its files live on in {mirror}: marquee build --model {mirror}" if mirror else None,
+            cure=f"its files are now in {mirror}: marquee build --model {mirror}" if mirror else None,
         ) from error
 
 
@@ -158,7 +158,7 @@ def _refuse(repository: str, problems: tuple[str, ...], has_only_pickles: bool) 
 
 
 def _bar_class(progress: Progress) -> type[Any]:
-    """The hub library's progress bar, made to report to ours."""
+    """The hub library's progress bar, changed so that it reports to ``Progress``."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]

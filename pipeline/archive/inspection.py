@@ -1,4 +1,4 @@
-"""Reads an archive that may be hostile: lists its content, and every reason not to serve it."""
+"""Reads an archive that may be hostile: lists its content and every reason not to serve it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class InspectedLora:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an archive holds; it may be served only where ``problems`` is empty."""
+    """The content of an archive, which may be served only where ``problems`` is empty."""
 
     path: Path
     size: int
@@ -72,7 +72,7 @@ def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None)
     """Verify every byte against the sums; nothing of the archive is run or unpacked to disk.
 
     ``name`` is the file to speak of where ``path`` is a copy of it. Raises MarqueeError where the file is
-    missing or is no complete ZIP at all.
+    missing or is not a complete ZIP file at all.
     """
     shown = name or path
     try:
@@ -83,7 +83,7 @@ def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None)
             return _inspect(shown, file, archive, progress)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise MarqueeError(
-            f"{shown} is no complete archive: {error}", cure="build or download it again"
+            f"{shown} is not a complete archive: {error}", cure="build or download it again"
         ) from error
     except OSError as error:
         raise MarqueeError(f"{shown} cannot be read: {error.strerror or error}") from error
@@ -95,7 +95,7 @@ def _inspect(path: Path, file: BinaryIO, archive: zipfile.ZipFile, progress: Pro
     members = archive.infolist()
     size = os.fstat(file.fileno()).st_size
     problems = list(structure_problems(file, members, archive.start_dir))
-    if problems:  # its records lie, so its content is not looked at
+    if problems:  # its records are false, so its content is not read
         return Inspection(path, size, (), "", "", {}, {}, tuple(problems))
     names = {member.filename for member in members}
     problems += [f"{name} is missing" for name in NEEDED if name not in names]
@@ -143,7 +143,7 @@ def _loras(digests: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[
 def _read_member(
     archive: zipfile.ZipFile, member: zipfile.ZipInfo, progress: Progress
 ) -> tuple[str, list[str]]:
-    """The SHA-256 of one member and what its content shows to be wrong."""
+    """The SHA-256 of one member, and the problems in its content."""
     sha256, problems, content = hashlib.sha256(), [], bytearray()
     most = COPY_BYTES if member.filename.endswith(".safetensors") else MAX_SEARCHED_BYTES
     shown = printable(member.filename)
@@ -166,7 +166,7 @@ def _tensors_problem(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
         with archive.open(member) as file:
             read_tensors(file, member.file_size)
     except NotSafetensors as error:
-        return f"is no sound safetensors file: {error}"
+        return f"is not a valid safetensors file: {error}"
     except zipfile.BadZipFile:  # said already
         return ""
     return ""
@@ -190,7 +190,7 @@ def _sum_problems(sums: str, digests: Mapping[str, str]) -> Iterator[str]:
 
 
 def _versions(texts: Texts) -> dict[str, str]:
-    """What the archive says of its makers: marquee's own version and the libraries that saved the model."""
+    """The versions in the archive: marquee's, and those of the libraries that saved the model."""
     try:
         marquee = read_version(texts.read(f"{HANDLER_PACKAGE}/__init__.py"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""Where things lie inside model.mar."""
+"""The paths inside model.mar, and its members."""
 
 from __future__ import annotations
 

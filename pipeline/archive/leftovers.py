@@ -1,4 +1,4 @@
-"""Weight files of a model folder that are not packed: a LoRA that is forgotten draws other pictures."""
+"""Lists a model folder's weight files that are not packed: without its LoRA it draws other pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _kind(path: Path) -> str:
         try:
             keys = [tensor.name for tensor in read_tensor_file(path).tensors]
         except (NotSafetensors, OSError, MarqueeError):
-            return "it is no sound safetensors file"
+            return "it is not a valid safetensors file"
         if any(LORA_KEY.match(key) for key in keys):
             return f"it is a LoRA; {PACK}"
         if any(key in EMBEDDING_KEYS or key.startswith("<") for key in keys):

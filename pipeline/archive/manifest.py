@@ -1,4 +1,4 @@
-"""MAR-INF/MANIFEST.json: what marquee writes there, and what else would make TorchServe run."""
+"""MAR-INF/MANIFEST.json: marquee's content, and a check that TorchServe would run nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.archive.layout import CONFIG_FILE, HANDLER_FILE, MANIFEST
 
-# TorchServe knows more: it installs requirementsFile with pip, unpickles serializedFile, imports modelFile.
+# Other keys run code: pip installs requirementsFile; TorchServe unpickles serializedFile, imports modelFile.
 KEYS = ("createdOn", "runtime", "model", "archiverVersion")
 MODEL_KEYS = ("modelName", "handler", "modelVersion", "configFile")
 
@@ -30,7 +30,7 @@ def manifest_bytes() -> bytes:
 
 
 def manifest_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Why TorchServe would run something else than marquee's handler, or nothing."""
+    """The reasons why TorchServe would not run marquee's handler, or would run other code."""
     model = manifest.get("model")
     if not isinstance(model, dict):
         yield f"{MANIFEST} names no model"
@@ -46,7 +46,7 @@ def manifest_problems(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def foreign_manifest_problems(manifest: Mapping[str, Any], names: Collection[str]) -> Iterator[str]:
-    """Why TorchServe would look outside the archive for the handler of an archive that is not ours."""
+    """The reasons why TorchServe would look for a foreign archive's handler outside the archive."""
     model = manifest.get("model")
     handler = model.get("handler") if isinstance(model, dict) else None
     if not isinstance(handler, str) or not handler:

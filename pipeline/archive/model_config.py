@@ -1,4 +1,4 @@
-"""The archive's model-config.yaml: chosen or derived, and checked by the very handler that will read it."""
+"""The archive's model-config.yaml: given or derived, and checked by the handler that will read it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def config_bytes(folder: Path, given: Path | None, embedded: Path, handler: Path
 
 
 def _is_same_model(folder: Path, other: Path) -> bool:
-    """Whether two folders hold the same model, file by file; what never ships does not count."""
+    """Whether two folders hold the same model, file by file; files that are never packed do not count."""
     names = _model_names(folder)
     if names != _model_names(other):
         return False
@@ -126,7 +126,7 @@ def with_continuous_batching(content: bytes, on: bool) -> bytes:
 
 
 def written_defaults(content: bytes) -> dict[str, Any]:
-    """What a request gets where it says nothing, as far as model-config.yaml (checked before) says it."""
+    """The defaults for a request's fields that model-config.yaml (checked before) gives."""
     own = read_mapping(content).get("marquee")
     defaults = own.get("defaults") if isinstance(own, dict) else None
     return defaults if isinstance(defaults, dict) else {}
@@ -143,7 +143,7 @@ def trained_size(folder: Path) -> tuple[int, int]:
     height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
     blocks = vae.get("block_out_channels", [0] * 4)
     if not isinstance(blocks, list) or not 1 <= len(blocks) <= LARGEST_BLOCKS:
-        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is no list of a VAE's blocks")
+        raise MarqueeError(f"{folder}/vae/config.json: block_out_channels is not a list of a VAE's blocks")
     factor = 2 ** (len(blocks) - 1)
     for value in (width, height):
         if type(value) is not int or not 1 <= value * factor <= LARGEST_SIDE:
@@ -177,7 +177,7 @@ def _derive(folder: Path) -> bytes:
 
 
 def count_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """Why TorchServe could not work with the counts in model-config.yaml; other values are the handler's."""
+    """Problems of the counts that TorchServe reads from model-config.yaml; the handler checks the others."""
     for key, most in MOST.items():
         value = document.get(key)
         if isinstance(value, int) and value > most:
@@ -199,7 +199,7 @@ def _check(content: bytes, origin: str, handler: Path) -> None:
     except NotPlain as error:
         raise MarqueeError(f"{origin} is not YAML of plain values: {error}") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise MarqueeError(f"{origin} holds a value that JSON has not: {error}") from error
+        raise MarqueeError(f"{origin} holds a value that JSON does not have: {error}") from error
     if problems := list(count_problems(document)):
         raise MarqueeError(f"{origin}: {'; '.join(problems)}", "write a smaller number, or leave the key out")
     answer = subprocess.run(

@@ -41,7 +41,7 @@ TEXT_LEFTOVER = "embeddings.position_ids"
 
 
 def check_folder(folder: Path, dtype: Dtype, *, safety_checker: bool = False) -> Selection:
-    """Select the files that serve; raises one MarqueeError that lists everything wrong with the folder."""
+    """Select the files to pack; raises one MarqueeError that lists every problem of the folder."""
     names = file_names(folder)
     problems: list[str] = []
 
@@ -104,7 +104,7 @@ def file_names(folder: Path) -> set[str]:
             names.update((inner / file).as_posix() for file in files if Path(place, file).is_file())
             if len(names) > MOST_FILES:
                 raise MarqueeError(
-                    f"{folder} holds more than {MOST_FILES:,} files, so it is no model's folder",
+                    f"{folder} holds more than {MOST_FILES:,} files, so it is not a model's folder",
                     "name the folder that holds model_index.json: --model DIR",
                 )
     except OSError as error:
@@ -137,7 +137,7 @@ def _tensor_problem(folder: Path, name: str) -> str:
 
 
 def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool) -> bytes:
-    """model_index.json without the parts that do not ship; the very bytes where nothing changes."""
+    """model_index.json without the parts that are not packed; the same bytes where nothing changes."""
     dropped = {} if safety_checker else {"safety_checker": [None, None], "feature_extractor": [None, None]}
     changes: dict[str, Any] = {
         name: value for name, value in dropped.items() if index.get(name, value) != value
@@ -150,7 +150,7 @@ def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool)
 
 
 def _config_member(folder: Path, name: str) -> Member:
-    """A configuration as it is, but for a half-precision text encoder's dtype, which ships as fp32."""
+    """A configuration, unchanged except for a half-precision text encoder's dtype, which becomes fp32."""
     path = f"{MODEL_FOLDER}/{name}"
     if name == TEXT_CONFIG:
         config = json.loads((folder / name).read_text(encoding="utf-8"))

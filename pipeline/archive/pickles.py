@@ -1,4 +1,4 @@
-"""What can run code when it is loaded, known by its name and its content; nothing of it is run for that."""
+"""Finds files that can run code when they are loaded, by name and by content; nothing of them is run."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def name_problem(name: str) -> str:
-    """Why a path may not be in an archive by its suffix; empty where it may."""
+    """Why the suffix of a path is not allowed in an archive; empty where it is."""
     if name == COMPILED_UNET:
         return ""
     if name.lower().endswith((*PICKLE_SUFFIXES, *HIDING_SUFFIXES)):
         return "is a pickle by its name, which can run any code when loaded"
     if name.startswith(f"{MODEL_FOLDER}/") and not name.endswith((*MODEL_SUFFIXES, "/")):
         suffix = PurePosixPath(name).suffix or "no suffix"
-        return f"is no file of a model by its name ({suffix}; {', '.join(MODEL_SUFFIXES)} are)"
+        return f"has a suffix that no file of a model has ({suffix}; {', '.join(MODEL_SUFFIXES)} are)"
     if LIBRARY_NAME.search(name) and not _may_be_native(name):
         return f"is a shared library by its name; they belong into {PACKAGES_FOLDER}/ or {COMPILED_LIBRARY}"
     return ""
 
 
 def content_problem(name: str, size: int, content: bytes) -> str:
-    """Why a file may not be served by its content, whole up to MAX_SEARCHED_BYTES, else its beginning.
+    """Why the content of a file is not allowed; it is whole up to MAX_SEARCHED_BYTES, else its beginning.
 
     A .safetensors file is judged here only where it is really a pickle; ``tensors_problem`` judges the rest.
     """
@@ -71,7 +71,7 @@ def content_problem(name: str, size: int, content: bytes) -> str:
 
 
 def _kind(content: bytes) -> str:
-    """What can run code: the content itself, or what stands behind its first lines."""
+    """The kind of code in the content, at its beginning or behind its first lines; empty for none."""
     for magic, kind in MAGICS.items():
         if content.startswith(magic):
             return kind
@@ -81,7 +81,7 @@ def _kind(content: bytes) -> str:
 
 
 def _text_problem(name: str, size: int, content: bytes) -> str:
-    """Why a file outside packages/ and compiled/ is not the text that its suffix says it is."""
+    """Why a file outside packages/ and compiled/ is not a text of the kind that its suffix names."""
     if name.startswith((f"{PACKAGES_FOLDER}/", f"{COMPILED_FOLDER}/")) or not name.endswith(TEXT_SUFFIXES):
         return ""
     if size > MAX_SEARCHED_BYTES:
@@ -89,7 +89,7 @@ def _text_problem(name: str, size: int, content: bytes) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is not readable text: byte {error.start} is no UTF-8"
+        return f"is not readable text: byte {error.start} is not UTF-8"
     if control := CONTROL.search(content):
         return f"is not readable text: byte {control.start()} is a control character"
     if name.endswith(".json") and (reason := _json_problem(content)):

@@ -1,4 +1,4 @@
-"""YAML of plain values, read with limits: a small text may stand for more than fits into memory."""
+"""Reads YAML of plain values with limits: a small text can expand to more than fits into memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_DEPTH = 32
 
 
 class NotPlain(ValueError):
-    """The text is no YAML mapping of plain values within the limits; says why."""
+    """The text is not a YAML mapping of plain values within the limits; the message says why."""
 
 
 def read_mapping(content: bytes) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def read_mapping(content: bytes) -> dict[str, Any]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NotPlain(f"it is not readable text: byte {error.start} is no UTF-8") from error
+        raise NotPlain(f"it is not readable text: byte {error.start} is not UTF-8") from error
     if text.count("[") + text.count("{") > MAX_YAML_BRACKETS:
         raise NotPlain("it has too many brackets")
     try:
@@ -36,7 +36,7 @@ def read_mapping(content: bytes) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise NotPlain(f"it holds {type(found).__name__} where keys with values are wanted")
+        raise NotPlain(f"it holds {type(found).__name__}, not keys with values")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Regular files only: a device gives bytes without end, a pipe waits for ever, a folder is none."""
+"""Opens only regular files: reading a device may never end, and reading a pipe may wait for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all."""
+"""Writes a file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLUSH_BYTES = 64 << 20
 
 
 class EarlyFlush:
-    """Has the disk write what there is while more is on its way, so that the last fsync has little left."""
+    """Flushes a file to disk while it is still being written, so that the last fsync is short."""
 
     def __init__(self, file: BinaryIO, workers: Executor) -> None:
         self._file, self._workers = file, workers
@@ -80,7 +80,7 @@ def _take_space(file: BinaryIO, folder: Path, expected_bytes: int) -> None:
             f"{folder} has {free / 1e9:.1f} GB free; the archive needs {expected_bytes / 1e9:.1f} GB",
             cure="free some space or choose another place with --out",
         )
-    with suppress(OSError, AttributeError):  # only faster and safer, never needed
+    with suppress(OSError, AttributeError):  # reserving space only makes the write faster and safer
         os.posix_fallocate(file.fileno(), 0, expected_bytes)
 
 

@@ -34,7 +34,7 @@ DTYPE_BYTES = {
 FLOATS = ("F64", "F32", "F16", "BF16")
 LENGTH_BYTES = 8  # the header's length, little-endian, stands before the header
 LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
-# What is read here: SD 1.5's largest header is far below 1 MB, and Python needs gigabytes to parse 100 MB.
+# A bound of ours: SD 1.5's largest header is far below 1 MB, and Python needs gigabytes to parse 100 MB.
 MAX_HEADER_BYTES = 8 << 20
 MAX_DIMENSIONS = 16
 MAX_COUNT = 1 << 62
@@ -43,7 +43,7 @@ HEADER_ALIGNMENT = 8
 
 
 class NotSafetensors(ValueError):
-    """The file is no complete safetensors file; says why."""
+    """The file is not a complete safetensors file; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TensorFile:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """What a tensor becomes: its new name and dtype (the stored one where nothing changes)."""
+    """The new name and dtype of a tensor (the stored ones where nothing changes)."""
 
     source: StoredTensor
     name: str
@@ -97,7 +97,9 @@ def read_tensors(file: IO[bytes], size: int) -> tuple[StoredTensor, ...]:
     if size < LENGTH_BYTES or not len("{}") <= length <= LARGEST_HEADER_BYTES:
         raise NotSafetensors("it has no safetensors header")
     if size < LENGTH_BYTES + length:
-        raise NotSafetensors(f"it is cut off in its header, at {size} bytes: {length} are announced")
+        raise NotSafetensors(
+            f"it is cut off in its header, at {size} bytes: its first bytes say that the header has {length}"
+        )
     if length > MAX_HEADER_BYTES:
         raise NotSafetensors(f"its header has {length} bytes; at most {MAX_HEADER_BYTES} are read")
     try:
@@ -111,15 +113,17 @@ def read_tensors(file: IO[bytes], size: int) -> tuple[StoredTensor, ...]:
     end = LENGTH_BYTES + length
     for tensor in tensors:
         if tensor.start != end:
-            raise NotSafetensors(f"the bytes of {tensor.name[:100]!r} do not follow those before it")
+            raise NotSafetensors(
+                f"the bytes of {tensor.name[:100]!r} do not follow those of the tensor before it"
+            )
         end += tensor.size
     if end != size:
-        raise NotSafetensors(f"it has {size} bytes where its header promises {end}")
+        raise NotSafetensors(f"it has {size} bytes, and its header says {end}")
     return tuple(tensors)
 
 
 def parse_header(raw: bytes) -> dict[str, Any]:
-    """The header's JSON object; raises ValueError for what another reader could understand otherwise."""
+    """The header's JSON object; raises ValueError where another reader might read it differently."""
     if not raw.startswith(b"{"):
         raise ValueError("it does not begin with {")
     return dict(json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant))
@@ -128,25 +132,25 @@ def parse_header(raw: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name stands in it twice")
+        raise ValueError("a name is in it twice")
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _tensors(header: dict[str, Any], data_start: int) -> Iterator[StoredTensor]:
     for name, entry in header.items():
         if name == "__metadata__":
             if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-                raise ValueError("__metadata__ is no object of texts")
+                raise ValueError("__metadata__ is not an object of texts")
             continue
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in DTYPE_BYTES:
             raise ValueError(f"{name[:100]!r} has the unknown dtype {str(dtype)[:20]!r}")
         if len(shape) > MAX_DIMENSIONS or not all(_is_count(number) for number in (*shape, start, end)):
-            raise ValueError(f"{name[:100]!r} has a shape or offsets that are no counts")
+            raise ValueError(f"{name[:100]!r} has a shape or offsets that are not whole numbers from 0")
         if end - start != math.prod(shape) * DTYPE_BYTES[dtype]:
             raise ValueError(f"{name[:100]!r} has a shape that its bytes do not fit")
         yield StoredTensor(name, dtype, shape, data_start + start, end - start)

@@ -52,7 +52,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Selection:
-    """What ships of a repository, and every reason why it cannot (empty where it can)."""
+    """The files of a repository to pack, and every reason why it cannot be packed (empty where it can)."""
 
     index: Mapping[str, Any]
     configs: tuple[str, ...]
@@ -131,7 +131,7 @@ def _weights(
 
 
 def _shards(shard_list: Any) -> list[str]:
-    """The files that a shard list names; none for one that is no list of shards."""
+    """The files that a shard list names; none for one that is not a list of shards."""
     weight_map = shard_list.get("weight_map") if isinstance(shard_list, dict) else None
     return sorted({str(shard) for shard in weight_map.values()}) if isinstance(weight_map, dict) else []
 
@@ -143,7 +143,7 @@ def _weight_problems(weights: Weights, names: Collection[str]) -> list[str]:
         return [f"{weights.component}/ has no {weights.stem}.safetensors{instead}"]
     outside = [name for name in weights.files if not re.fullmatch(r"[\w-]+/[\w.-]+", name)]
     missing = [name for name in weights.files if name not in names]
-    return [f"{name} is no file of its folder" for name in outside] + [
+    return [f"{name} is not a file in the model's folder" for name in outside] + [
         f"{name} is missing" for name in missing
     ]
 

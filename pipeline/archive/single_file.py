@@ -1,6 +1,6 @@
 """A single-file checkpoint as a diffusers folder, converted by diffusers.
 
-A checkpoint holds tensors alone. Its configurations and its tokenizer come from a diffusers folder of the
+A checkpoint holds only tensors. Its configurations and its tokenizer come from a diffusers folder of the
 same architecture, in which no weights are needed. Nothing is fetched for it.
 """
 
@@ -57,7 +57,7 @@ def converted(
 
 
 def read_checkpoint(path: Path) -> TensorFile:
-    """The checkpoint's tensors by its header; raises MarqueeError where it is no Stable Diffusion 1.x."""
+    """The checkpoint's tensors by its header; raises MarqueeError where it is not Stable Diffusion 1.x."""
     if kind := special_kind(path):
         raise MarqueeError(
             f"{path} is {kind}, not a checkpoint", "name a .safetensors file or a diffusers folder"
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> TensorFile:
     try:
         file = read_tensor_file(path)
     except NotSafetensors as error:
-        raise MarqueeError(f"{path} is no sound safetensors file: {error}") from error
+        raise MarqueeError(f"{path} is not a valid safetensors file: {error}") from error
     except OSError as error:
         raise MarqueeError(f"{path} cannot be read: {error.strerror}") from error
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> TensorFile:
     for prefix, part in ((UNET_PREFIX, "UNet"), (VAE_PREFIX, "VAE"), (TEXT_PREFIX, "text encoder")):
         if not any(name.startswith(prefix) for name in shapes):
             raise MarqueeError(
-                f"{path} is no single-file checkpoint of {SERVED}: it holds no {part} ({prefix}...)"
+                f"{path} is not a single-file checkpoint of {SERVED}: it holds no {part} ({prefix}...)"
             )
     return file
 
@@ -98,7 +98,7 @@ def find_base(checkpoint: Path, tensors: TensorFile, embedded: Path) -> Path:
             return folder
     into = checkpoint.with_suffix("")
     raise MarqueeError(
-        f"{checkpoint} holds tensors alone; a diffusers folder with its configurations is needed",
+        f"{checkpoint} holds only tensors; a diffusers folder with its configurations is needed",
         f'hf download {PLAIN_REPOSITORY} --include "*.json" "*.txt" --local-dir {into}   '
         f"and then the same command, or name such a folder: --base DIR",
     )
@@ -111,7 +111,7 @@ def check_base(folder: Path) -> None:
         missing.append("tokenizer/")
     if missing:
         raise MarqueeError(
-            f"{folder} has not the configurations of a checkpoint: {', '.join(missing)} missing",
+            f"{folder} lacks configurations that a checkpoint needs: {', '.join(missing)}",
             "name a diffusers folder of the same architecture: --base DIR",
         )
 

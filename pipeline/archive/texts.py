@@ -12,7 +12,7 @@ MAX_TEXT_BYTES = 8 << 20
 
 
 class Texts:
-    """An archive's small text files; what cannot be read is empty and adds to ``problems``."""
+    """An archive's small text files; one that cannot be read is empty and adds to ``problems``."""
 
     def __init__(self, archive: zipfile.ZipFile, names: set[str], problems: list[str]) -> None:
         self._archive, self._names, self._problems = archive, names, problems

@@ -10,7 +10,7 @@ def slow_files(tokenizer_json: Any) -> dict[str, bytes]:
     """vocab.json and merges.txt from a parsed tokenizer.json, by path in the model folder.
 
     transformers 5 saves only tokenizer.json, and 4.57's CLIPTokenizer cannot start from it. Raises
-    KeyError or TypeError where it is no byte-pair vocabulary.
+    KeyError or TypeError where it is not a byte-pair vocabulary.
     """
     model = tokenizer_json["model"]
     merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])

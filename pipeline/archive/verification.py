@@ -1,4 +1,4 @@
-"""The one gate before an archive runs: what `marquee inspect` refuses is refused here, by name."""
+"""Verifies an archive before it runs, with the checks of `marquee inspect`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN_PROBLEMS = 10
 
 
 class RefusedArchive(MarqueeError):
-    """An archive that was changed after its build, or holds code that must not run; lists every reason."""
+    """An archive was changed after its build or holds code that must not run; lists every reason."""
 
     def __init__(self, path: Path, problems: tuple[str, ...]) -> None:
         shown = [f"\n  - {problem}" for problem in problems[:SHOWN_PROBLEMS]]
@@ -35,9 +35,9 @@ class RefusedArchive(MarqueeError):
 
 
 def verify_archive(path: Path, progress: Progress | None = None) -> Inspection:
-    """What a sound archive holds; raises RefusedArchive, or MarqueeError where it is no archive at all.
+    """The content of a valid archive; raises RefusedArchive, or MarqueeError where it is not an archive.
 
-    Whoever runs it afterwards takes ``verified_copy``: this file may change meanwhile.
+    To run the archive use ``verified_copy``, because this file may change after the check.
     """
     found = inspect_archive(path, progress or Silent())
     if found.problems:
@@ -79,7 +79,7 @@ def _copy(file: BinaryIO, target: Path) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether nothing in it shows that marquee built it; False for a file that is no ZIP."""
+    """Whether nothing in it shows that marquee built it; False for a file that is not a ZIP file."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

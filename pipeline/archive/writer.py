@@ -18,7 +18,7 @@ from pipeline.archive.zip_records import stored_entry
 from pipeline.errors import MarqueeError
 from pipeline.progress import Progress
 
-# Local header, central header and zip64 fields of one entry, without its name, which stands in both.
+# Bytes of one entry's local header, central header and zip64 fields, without its name, which is in both.
 ENTRY_OVERHEAD_BYTES = 30 + 46 + 48
 END_OVERHEAD_BYTES = 128
 
@@ -60,7 +60,7 @@ def _write(file: BinaryIO, ordered: Sequence[Member], progress: Progress) -> dic
 
 @dataclass(frozen=True)
 class _Copier:
-    """Appends members to a file while other threads take their digests and have the disk write."""
+    """Appends members to a file while other threads compute their digests and flush to disk."""
 
     file: BinaryIO
     workers: ThreadPoolExecutor
@@ -109,9 +109,9 @@ class _Check:
 
 
 def _fill(file: BinaryIO, info: zipfile.ZipInfo, content: bytes) -> None:
-    """Write the sums over the zeros that kept their place; the size was exact."""
+    """Write the sums in place of the zeros that reserved their space."""
     if len(content) != info.file_size:
-        raise AssertionError(f"{info.filename} takes {len(content)} bytes, {info.file_size} were kept")
+        raise AssertionError(f"{info.filename} takes {len(content)} bytes, {info.file_size} were reserved")
     info.CRC = zlib.crc32(content)
     _overwrite(file, info.header_offset, info.FileHeader() + content)
 

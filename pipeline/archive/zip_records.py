@@ -1,4 +1,4 @@
-"""A ZIP file's records as bytes: what zipfile writes for an entry, and where a file says otherwise."""
+"""A ZIP file's records as bytes: those that zipfile writes for an entry, and where a file differs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def stored_entry(path: str, size: int) -> zipfile.ZipInfo:
 
 
 def as_marquee_writes(member: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """An entry with the name, size, CRC and place of ``member`` and marquee's own everything else."""
+    """An entry with the name, size, CRC and offset of ``member``; all other fields are marquee's."""
     info = stored_entry(member.filename, member.file_size)
     info.CRC, info.header_offset = member.CRC, member.header_offset
     return info

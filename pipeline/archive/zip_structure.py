@@ -1,4 +1,4 @@
-"""What a ZIP file's own records say, checked so that nothing can hide between or behind its members."""
+"""Checks a ZIP file's records, so that no bytes can hide between its members or behind them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNSAFE_FLAGS = 0x1 | 0x40 | 0x2000  # encrypted in one way or another
 def structure_problems(
     file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory_start: int
 ) -> Iterator[str]:
-    """Every reason not to unpack an archive of marquee's that its records show, each naming the member."""
+    """Every reason in the records not to unpack an archive of marquee's; each names the member."""
     yield from record_problems(file, members, directory_start)
     for member in members:
         shown = printable(member.orig_filename)
@@ -43,7 +43,7 @@ def structure_problems(
 def record_problems(
     file: BinaryIO, members: Sequence[zipfile.ZipInfo], directory_start: int
 ) -> Iterator[str]:
-    """Why any archive may not be unpacked: paths that leave the folder, duplicates, bytes that hide."""
+    """Reasons not to unpack any archive: paths that leave the folder, duplicates, hidden bytes."""
     for name, count in sorted(Counter(member.filename for member in members).items()):
         if count > 1:
             yield f"{printable(name)} is in it {count} times"
@@ -67,7 +67,7 @@ def _member_problems(member: zipfile.ZipInfo) -> Iterator[str]:
     # zipfile cuts a name at a NUL and changes its separators; orig_filename is the name in the file.
     name, shown = member.orig_filename, printable(member.orig_filename)
     if name.startswith("/") or "\\" in name or "\0" in name or name[1:2] == ":":
-        yield f"{shown} is no relative path with forward slashes"
+        yield f"{shown} is not a relative path with forward slashes"
     elif ".." in PurePosixPath(name).parts or str(PurePosixPath(name)) != name.removesuffix("/"):
         yield f"{shown} leaves the folder or is not a plain path"
     mode = member.external_attr >> 16
@@ -82,7 +82,7 @@ def _order_problems(
 ) -> Iterator[str]:
     """Members must follow each other without gap or overlap: TorchServe reads them as a stream.
 
-    A reader of the stream would see what stands in a gap, a reader of the directory would not; nor may the
+    A reader of the stream would see the bytes in a gap and a reader of the directory would not; nor may the
     stream's headers say anything else than the directory does.
     """
     expected = [as_marquee_writes(member) if is_ours else member for member in members]

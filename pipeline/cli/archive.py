@@ -28,16 +28,20 @@ ModelOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option(help="The archive to write.")]
 SettingsOption = Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")]
-SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="The dtype in which UNet and VAE are stored.")]
+SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Pack the safety checker too.")]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
-ContainerOption = Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")]
+ContainerOption = Annotated[
+    str | None,
+    typer.Option(help="The container it will run in; adds the packages that this container lacks."),
+]
 CompileWithOption = Annotated[
-    Path | None, typer.Option(help="A Python of the container's version: adds bytecode for them.")
+    Path | None, typer.Option(help="A Python of the container's version: adds bytecode for these packages.")
 ]
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the UNet for this machine.")]
 BaseOption = Annotated[
-    Path | None, typer.Option(help="A diffusers folder with a checkpoint's configurations.")
+    Path | None,
+    typer.Option(help="A diffusers folder with the configurations for a .safetensors checkpoint."),
 ]
 LoraOption = Annotated[
     list[str] | None, typer.Option(help="NAME=FILE[:DEFAULT_WEIGHT]: pack a LoRA; may be repeated.")
@@ -100,7 +104,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="The archive.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show what an archive holds and verify every byte of it; exit code 1 where something is wrong."""
+    """List an archive's content and verify every byte of it; exit code 1 where something is wrong."""
     from pipeline.archive.inspection import inspect_archive
     from pipeline.cli.console import LiveProgress
 
@@ -122,7 +126,7 @@ def convert(folder: Annotated[Path, typer.Argument(help="A diffusers folder.")])
 
 
 def _stop(*_: object) -> NoReturn:
-    """SIGTERM ends the command like Ctrl-C does, so that a file half written is taken away."""
+    """SIGTERM ends the command as Ctrl-C does, so that a half-written file is removed."""
     sys.exit(128 + signal.SIGTERM)
 
 
@@ -136,7 +140,7 @@ def _print_json(found: Inspection) -> None:
 
 
 def _with_text_keys(value: Any) -> Any:
-    """The same without keys that JSON has not: YAML's may be dates."""
+    """The same value with every key as text: a key in YAML may be a date, and in JSON it may not."""
     if isinstance(value, dict):
         return {str(key): _with_text_keys(inner) for key, inner in value.items()}
     return [_with_text_keys(inner) for inner in value] if isinstance(value, list) else value

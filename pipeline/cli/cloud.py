@@ -26,15 +26,13 @@ State = Annotated[
 Faults = Annotated[
     list[str] | None, typer.Option("--fault", help="NAME[,target=PATTERN][,count=N][,KEY=NUMBER]")
 ]
-Speed = Annotated[float, typer.Option(min=0.001, help="How many times faster than real its time passes")]
-Date = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day it is there [default: today]")
-]
+Speed = Annotated[float, typer.Option(min=0.001, help="How many times faster its time passes")]
+Date = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Its date [default: today]")]
 cloud = typer.Typer(
     help="Cloud Storage and Vertex AI on this machine.", no_args_is_help=True, rich_markup_mode=None
 )
 fault = typer.Typer(
-    help="Make things go wrong in the local cloud.", no_args_is_help=True, rich_markup_mode=None
+    help="Set faults, which make calls of the local cloud fail.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -64,7 +62,7 @@ def up(
 
 @cloud.command()
 def down(state: State = None) -> None:
-    """Stop the local cloud and every replica. What it holds stays."""
+    """Stop the local cloud and every replica; its buckets, models and endpoints are kept."""
     from pipeline.cloud import process
 
     folder = _folder(state)
@@ -84,7 +82,7 @@ def reset(state: State = None) -> None:
 def status(
     state: State = None, as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False
 ) -> None:
-    """Where the local cloud answers. Exit code 1 when it does not run."""
+    """Show the addresses of the local cloud. Exit code 1 when it does not run."""
     folder = _folder(state)
     running = folder.running()
     if as_json:
@@ -106,7 +104,7 @@ def run(
     speed: Speed = 1.0,
     date: Date = None,
 ) -> None:
-    """Run a program that uses Google's SDKs against the local cloud, by its environment alone: run -- CMD.
+    """Run a program that uses Google's SDKs against the local cloud, through its environment: run -- CMD.
 
     A cloud that does not run is started for the program, and stopped after it.
     """
@@ -126,7 +124,7 @@ def run(
 
 
 def _run(command: list[str], running: Running) -> int:
-    """The program's exit code; 128 and the signal when one ended it, as a shell says it."""
+    """Run the program; its exit code, or 128 plus the number of the signal that ended it, as in a shell."""
     from pipeline.cloud.environment import child_environment
 
     try:
@@ -138,14 +136,14 @@ def _run(command: list[str], running: Running) -> int:
             code = program.wait()
             return code if code >= 0 else 128 - code
         except KeyboardInterrupt:
-            continue  # the program has been interrupted too, and decides what that means
+            continue  # the program got the signal too, and decides whether to end
 
 
 @fault.command("set")
 def set_fault(
     faults: Annotated[list[str], typer.Argument(help="See fault list")], state: State = None
 ) -> None:
-    """Make something go wrong: NAME[,target=PATTERN][,count=N|forever][,KEY=NUMBER]."""
+    """Set a fault: NAME[,target=PATTERN][,count=N|forever][,KEY=NUMBER]."""
     from pipeline.cloud.faults import FaultBook, parse_fault
 
     folder, wanted = _folder(state), [parse_fault(text) for text in faults]
@@ -156,7 +154,7 @@ def set_fault(
 
 @fault.command("list")
 def list_faults(state: State = None) -> None:
-    """The faults there are, and those that are set."""
+    """List the known faults, and those that are set."""
     from pipeline.cloud.faults import FAULTS, FaultBook
 
     for name, kind in FAULTS.items():
@@ -171,7 +169,7 @@ def list_faults(state: State = None) -> None:
 
 @fault.command("clear")
 def clear_faults(name: Annotated[str | None, typer.Argument()] = None, state: State = None) -> None:
-    """Forget the faults of this name, or all."""
+    """Clear the faults of this name, or all."""
     from pipeline.cloud.faults import FaultBook
 
     book = FaultBook(_folder(state).faults)

@@ -1,4 +1,4 @@
-"""What a person sees of long work: a rich progress bar with bytes and rate."""
+"""The progress bar of long work, with bytes and rate."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ def image(
     out: Annotated[Path, typer.Option(help="The folder for the Dockerfile and its context.")] = Path(
         "out/image"
     ),
-    gpu: Annotated[str, typer.Option(help="p100, t4, l4 or cpu: torch is chosen for it.")] = "t4",
+    gpu: Annotated[str, typer.Option(help="p100, t4, l4 or cpu; decides the build of torch.")] = "t4",
     tag: Annotated[str, typer.Option(help="The image's name.")] = "marquee:latest",
     no_build: Annotated[bool, typer.Option("--no-build", help="Only write the files.")] = False,
 ) -> None:
-    """Write marquee's own serving image for after the prebuilt containers, and build it where possible."""
+    """Write marquee's own serving image, for the time after the prebuilt containers; build it if possible."""
     from pipeline.archive.build import repository_root
     from pipeline.containers.image import build_image, find_builder, write_context
 
@@ -50,13 +50,15 @@ def rehearse(
         Path | None, typer.Option(help="A Python 3.9 [default: $PYTHON39, or one of the PATH or pyenv].")
     ] = None,
     torchserve: Annotated[
-        list[str] | None, typer.Option(help="A TorchServe version; may be given again [default: three].")
+        list[str] | None,
+        typer.Option(help="A TorchServe version; may be repeated [default: three versions]."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="A page to put the table into.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A Markdown page to write the table into.")] = None,
 ) -> None:
-    """Serve the prebuilt container's archive in its twin (about 6 GB, kept) and look at the picture.
+    """Serve an archive in a copy of the prebuilt container's environment (about 6 GB) and check the picture.
 
-    From then on the local cloud runs such archives in the twin. Exit code 1 where a picture is wrong.
+    The copy, called the twin, is kept, and from then on the local cloud runs such archives in it. Exit code 1
+    where a picture is wrong.
     """
     from pipeline.archive.build import EMBEDDED_MODEL, repository_root
     from pipeline.cli.console import LiveProgress

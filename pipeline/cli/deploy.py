@@ -21,9 +21,9 @@ from pipeline.cli import panels
 from pipeline.cli.plans import print_deployed, print_plan, print_whole
 from pipeline.cli.target import (
     ArchiveOption,
-    Asked,
     CloudOption,
     ConfigOption,
+    DeployOptions,
     JsonOption,
     ProfileOption,
     SetOption,
@@ -42,13 +42,18 @@ TrafficOption = Annotated[
 ]
 AdoptOption = Annotated[
     bool,
-    typer.Option("--adopt", help="Enter an endpoint that marquee did not make, beside what serves there."),
+    typer.Option(
+        "--adopt", help="Use an endpoint that marquee did not make, beside the models that serve there."
+    ),
 ]
 UnprovedOption = Annotated[
-    bool, typer.Option("--unproved", help="Promote a canary whose right picture no run has seen.")
+    bool, typer.Option("--unproved", help="Promote a canary for which no run has had the right picture.")
 ]
 DiscardOption = Annotated[
-    bool, typer.Option("--discard", help="Undeploy the predecessor instead of keeping it at 0 %.")
+    bool,
+    typer.Option(
+        "--discard", help="Undeploy the model that was in service before, instead of keeping it at 0 %."
+    ),
 ]
 _EXIT_UNPROVEN, _EXIT_UNKNOWN = 3, 4
 
@@ -73,8 +78,8 @@ def plan(
     from pipeline.cli.console import LiveProgress
     from pipeline.deploy.flow import plan as make_plan
 
-    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
-    with connected(asked, quiet=json) as (wanted, connection):
+    options = DeployOptions(config, cloud, profile, settings or (), traffic, archive)
+    with connected(options, quiet=json) as (wanted, connection):
         chosen = the_archive(wanted)
         _refuse_what_would_fail(wanted, chosen.path)
         made = make_plan(connection, wanted, chosen, adopt, LiveProgress())
@@ -102,9 +107,9 @@ def deploy(
     from pipeline.deploy.flow import plan as make_plan
 
     progress = LiveProgress()
-    asked = Asked(config, cloud, profile, settings or (), traffic, archive)
+    options = DeployOptions(config, cloud, profile, settings or (), traffic, archive)
     try:
-        with _undecided_exit(), connected(asked) as (wanted, connection):
+        with _undecided_exit(), connected(options) as (wanted, connection):
             chosen = the_archive(wanted)
             _refuse_what_would_fail(wanted, chosen.path)
             supplies = check_local(wanted, chosen)
@@ -117,7 +122,7 @@ def deploy(
 
 @contextmanager
 def _undecided_exit() -> Iterator[None]:
-    """End with the exit code of what is neither right nor wrong."""
+    """End with exit code 3 or 4 where it is not known whether the new model is right."""
     from pipeline.deploy.answers import Unanswered
     from pipeline.deploy.smoke import Unknown, Unproven
 
@@ -132,7 +137,7 @@ def _undecided_exit() -> Iterator[None]:
 
 
 def _refuse_what_would_fail(config: DeployConfig, archive: Path) -> None:
-    """What the doctor can see from here, before anything is paid for; here only the archive's fit."""
+    """Stop on problems that the doctor finds without the cloud; in a local run only on a misfit archive."""
     from pipeline.doctor.content import check_fit
     from pipeline.doctor.examine import examine
     from pipeline.doctor.subject import subject_of
@@ -155,12 +160,15 @@ def promote(
     unproved: UnprovedOption = False,
     discard: DiscardOption = False,
 ) -> None:
-    """Put the canary into service; the one before stays at 0 % for a rollback."""
+    """Put the canary into service; the model before it stays at 0 % for a rollback."""
     from pipeline.cli.console import LiveProgress
     from pipeline.deploy.traffic import carry_out_switch, promotion
 
     progress = LiveProgress()
-    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with (
+        _undecided_exit(),
+        connected(DeployOptions(config, cloud, settings=settings or ())) as (wanted, connection),
+    ):
         made = promotion(connection, wanted, progress, unproved, discard)
         print_plan(made)
         carry_out_switch(connection, wanted, made, progress)
@@ -168,12 +176,15 @@ def promote(
 
 
 def rollback(config: ConfigOption = None, cloud: CloudOption = None, settings: SetOption = None) -> None:
-    """Withdraw the canary; without one, put the predecessor back into service."""
+    """Withdraw the canary; without one, put the model before (the predecessor) back into service."""
     from pipeline.cli.console import LiveProgress
     from pipeline.deploy.traffic import carry_out_switch, withdrawal
 
     progress = LiveProgress()
-    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with (
+        _undecided_exit(),
+        connected(DeployOptions(config, cloud, settings=settings or ())) as (wanted, connection),
+    ):
         made = withdrawal(connection, wanted, progress)
         print_plan(made)
         carry_out_switch(connection, wanted, made, progress)
@@ -189,7 +200,7 @@ def status(
     """Show the model's versions, the endpoint's deployed models, traffic, machines and cost per hour."""
     from pipeline.deploy.status import status as read
 
-    with connected(Asked(config, cloud, settings=settings or ()), quiet=json) as (wanted, connection):
+    with connected(DeployOptions(config, cloud, settings=settings or ()), quiet=json) as (wanted, connection):
         found = read(connection, wanted)
     if json:
         print(jsons.dumps({**dataclasses.asdict(found), "dollars_per_hour": found.dollars_per_hour}))
@@ -226,7 +237,10 @@ def teardown(config: ConfigOption = None, cloud: CloudOption = None, settings: S
     from pipeline.deploy.teardown import carry_out_teardown, removal
 
     progress = LiveProgress()
-    with _undecided_exit(), connected(Asked(config, cloud, settings=settings or ())) as (wanted, connection):
+    with (
+        _undecided_exit(),
+        connected(DeployOptions(config, cloud, settings=settings or ())) as (wanted, connection),
+    ):
         made = removal(connection, wanted, progress)
         print_plan(made)
         result = carry_out_teardown(connection, wanted, made, progress)

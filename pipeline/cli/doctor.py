@@ -13,9 +13,9 @@ import typer
 from pipeline.cli import panels
 from pipeline.cli.target import (
     ArchiveOption,
-    Asked,
     CloudOption,
     ConfigOption,
+    DeployOptions,
     JsonOption,
     ProfileOption,
     SetOption,
@@ -50,23 +50,25 @@ def doctor(
         Path | None, typer.Option("--config-properties", help="The image's own TorchServe configuration.")
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Also start the archive here and draw.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Repair the problems that can be repaired safely.")
+    ] = False,
     on: Annotated[
         datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="Judge as of this day.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Name beforehand what would fail, each with its cure. Exit code 1 when there is a problem."""
+    """List the problems that a deployment would meet, each with its cure. Exit code 1 when there is one."""
     from pipeline.doctor.examine import examine, rehearse
     from pipeline.doctor.management import check_running_management
 
-    asked = Asked(config, cloud, profile, settings or (), archive=archive)
+    options = DeployOptions(config, cloud, profile, settings or (), archive=archive)
     today = on.date() if on else date.today()
-    findings, subject = _subject(asked, arguments, torchserve, today)
+    findings, subject = _subject(options, arguments, torchserve, today)
     if subject is not None:
         findings += examine(subject, today)
         findings += check_running_management()
-        findings += _cloud_findings(asked, subject, quiet=json)
+        findings += _cloud_findings(options, subject, quiet=json)
         findings += rehearse(subject) if serve else []
     _show(findings, json)
     mended = [finding.fix() for finding in findings if fix and finding.fix]
@@ -77,38 +79,40 @@ def doctor(
 
 
 def _subject(
-    asked: Asked, arguments: Path | None, torchserve: Path | None, today: date
+    options: DeployOptions, arguments: Path | None, torchserve: Path | None, today: date
 ) -> tuple[list[Finding], Subject | None]:
-    """What to examine; a configuration with mistakes cannot be examined further."""
-    from pipeline.doctor.findings import fine, name_it
+    """The subject to examine; None with the findings where the configuration has mistakes."""
+    from pipeline.doctor.findings import known_failure, passed
     from pipeline.doctor.subject import read_arguments, subject_of
 
     if arguments is not None:
         return [], read_arguments(arguments)
-    config, mistakes = asked.judge(today)
+    config, mistakes = options.judge(today)
     if mistakes:
         cure = "correct deploy.yaml or the flags"
-        return [name_it("configuration", "configuration", why=line, how=cure) for line in mistakes], None
+        return [
+            known_failure("configuration", "configuration", why=line, how=cure) for line in mistakes
+        ], None
     archive = Path(config.archive) if config.archive else the_archive(config).path
-    return [fine("configuration", f"{config.model} on {config.image_uri}")], subject_of(
+    return [passed("configuration", f"{config.model} on {config.image_uri}")], subject_of(
         config, archive, torchserve
     )
 
 
-def _cloud_findings(asked: Asked, subject: Subject, quiet: bool) -> list[Finding]:
-    """The cloud's part; a cloud that cannot be asked is a finding too."""
+def _cloud_findings(options: DeployOptions, subject: Subject, quiet: bool) -> list[Finding]:
+    """The findings of the checks that ask the cloud; a cloud that does not answer is a finding too."""
     from pipeline.cloud.faults import FaultBook
     from pipeline.cloud.state import CloudFolder
     from pipeline.doctor.examine import examine_cloud
-    from pipeline.doctor.findings import name_it
+    from pipeline.doctor.findings import known_failure
 
     try:
-        with connected(asked, quiet=quiet) as (config, connection):
+        with connected(options, quiet=quiet) as (config, connection):
             book = FaultBook(CloudFolder().faults) if config.cloud == "local" else None
             exhausted = book is not None and any(fault.name == "quota-exhausted" for fault in book.all())
             return examine_cloud(connection, subject, exhausted)
     except MarqueeError as error:
-        return [name_it("cloud", "machine", why=str(error), how=error.cure or "see the message")]
+        return [known_failure("cloud", "machine", why=str(error), how=error.cure or "see the message")]
 
 
 def _show(findings: list[Finding], as_json: bool) -> None:
@@ -135,11 +139,11 @@ def verify(
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Ask a deployment which weights it really loaded and compare them with the archive."""
+    """Ask an endpoint for the digest of the weights in its memory, and compare it with the archive's."""
     from pipeline.deploy.verify import verify as compare
 
     wanted = [*(settings or ()), *([f"endpoint={endpoint}"] if endpoint else [])]
-    with connected(Asked(config, cloud, settings=wanted, archive=archive), quiet=json) as (
+    with connected(DeployOptions(config, cloud, settings=wanted, archive=archive), quiet=json) as (
         config_,
         connection,
     ):

@@ -1,4 +1,4 @@
-"""Between marquee and the shell: what is shown, which exit code, and where a fault is written down."""
+"""Runs a command: prints errors, chooses the exit code, and writes marquee's own faults to a file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from pipeline.plain_text import one_line
 
 FAILED, MISUSED, OUR_FAULT, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 70, 130, 141
 EXIT_CODES = """Exit codes: 0 done. 1 an error, which is named with its cure; a problem that was found; a
-check that failed. 2 the command line is wrong. 70 a fault of marquee's own; the message names the file with
-its traceback. 130 Ctrl-C. 141 the reader of the output went away. 143 ended by SIGTERM. `cloud run` ends with
-its program's exit code."""
+check that failed. 2 the command line is wrong. 3 or 4 a deployment is undecided, because the new model was
+not reached in time (3) or there was no answer (4); run the command again. 70 a fault of marquee's own; the
+message names the file with its traceback. 130 Ctrl-C. 141 the reader of the output went away. 143 ended by
+SIGTERM. `cloud run` ends with its program's exit code."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_MESSAGE = 500
 
 
 def run(app: Callable[..., Any], arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; a failure is named on stderr, never a traceback."""
+    """Run one command line and return its exit code; a failure is printed on stderr without a traceback."""
     with showing_plain_text() as streams:
         try:
             code = _code(app, arguments)
             for stream in streams:
                 stream.flush()
-        except SystemExit as closed:  # the last flush found the reader gone
+        except SystemExit as closed:  # the last flush found that the reader had gone
             code = _number(closed.code)
         except MarqueeError as error:
             code = _tell(str(error), error.cure)
@@ -70,7 +71,7 @@ def _number(code: Any) -> int:
 
 
 def _on_its_lines(message: str, arguments: Sequence[str]) -> str:
-    """The message, in which a typed line end begins no line: it could pass for one of ours."""
+    """The message with the user's line ends escaped, which could otherwise imitate one of our lines."""
     for argument in arguments:
         for typed in (argument, argument.partition("=")[2], argument.partition("=")[0]):
             if "\n" in typed:
@@ -86,7 +87,7 @@ def _tell(message: str, cure: str | None, code: int = FAILED) -> int:
 
 
 def _misused(error: TyperException) -> int:
-    """A command line that the parser refuses; without any command the help is the answer."""
+    """Report a command line that the parser refuses; without any command print the help."""
     context = getattr(error, "ctx", None)
     message = getattr(error, "format_message", error.__str__)()
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -97,11 +98,11 @@ def _misused(error: TyperException) -> int:
 
 
 def _circumstance(error: OSError) -> tuple[str, str]:
-    """What the file system refused, which no command has named better."""
+    """Message and cure for an error of the file system that no command reports itself."""
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
         return f"{error.filename or 'a file'} cannot be written: {reason}", "free some space"
-    return f"{error.filename} cannot be used: {reason}", "check the path and who may use it"
+    return f"{error.filename} cannot be used: {reason}", "check the path and its permissions"
 
 
 def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
@@ -113,7 +114,7 @@ def _own_fault(error: Exception, arguments: Sequence[str]) -> int:
 
 
 def _trace(error: Exception, arguments: Sequence[str]) -> str:
-    """The traceback, innermost exception last, without values that the user typed (prompts among them)."""
+    """The traceback, innermost exception last, without the user's arguments, such as prompts."""
     parts = []
     link: BaseException | None = error
     while link is not None:

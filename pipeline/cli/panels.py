@@ -1,4 +1,4 @@
-"""`marquee --help` in sections. Those of typer need rich, which would read markup in the names of users."""
+"""`marquee --help` in sections. Typer's own need rich, which would read a user's names as markup."""
 
 from __future__ import annotations
 

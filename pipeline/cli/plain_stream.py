@@ -1,4 +1,4 @@
-"""stdout and stderr that show text and nothing else: no terminal escapes, no crash over a character."""
+"""stdout and stderr that escape control characters and characters that the encoding lacks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _READER_GONE = 141  # 128 + SIGPIPE, as a shell says it
 
 
 class PlainStream:
-    """A text stream that writes control characters out, whoever prints them.
+    """A text stream that escapes control characters.
 
-    Once its reader has gone it ends the program with exit code 141 and stays silent, so that what a command
-    still has to clean up is not interrupted again. Raises MarqueeError when the output cannot be written.
+    When its reader has gone it ends the program with exit code 141 and writes nothing more, so that the
+    command can clean up undisturbed. Raises MarqueeError when the output cannot be written.
     """
 
     def __init__(self, raw: TextIO) -> None:
@@ -29,8 +29,8 @@ class PlainStream:
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() takes a str, not {type(text).__name__}")
-        if text and not self._gone:  # click writes "" to see what a stream is, and hides the errors
-            with _explained(self):
+        if text and not self._gone:  # click writes "" to examine a stream, and hides the errors
+            with _translating_os_errors(self):
                 self.raw.write(_encodable(escaped(text), self.raw))
         return len(text)
 
@@ -40,11 +40,11 @@ class PlainStream:
 
     def flush(self) -> None:
         if not self._gone:
-            with _explained(self):
+            with _translating_os_errors(self):
                 self.raw.flush()
 
     def silence(self) -> None:
-        """Write nothing more; what is still buffered goes nowhere, so that the exit does not trip over it."""
+        """Write nothing more and drop the buffered text, so that the exit does not fail on it."""
         self._gone = True
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -56,7 +56,7 @@ class PlainStream:
 
 
 @contextmanager
-def _explained(stream: PlainStream) -> Iterator[None]:
+def _translating_os_errors(stream: PlainStream) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -75,7 +75,7 @@ def _encodable(text: str, raw: TextIO) -> str:
 
 @contextmanager
 def showing_plain_text() -> Iterator[list[PlainStream]]:
-    """Put a PlainStream over stdout and stderr, and take it away at the end. Yields those there are."""
+    """Replace stdout and stderr by PlainStreams while the block runs. Yields the streams that exist."""
     out, err = sys.stdout, sys.stderr
     made = [PlainStream(stream) for stream in (out, err) if stream is not None]
     for name, stream in (("stdout", out), ("stderr", err)):

@@ -1,4 +1,4 @@
-"""How a plan is printed, before it is carried out and by `marquee plan`; and what a deploy ended with."""
+"""Prints a plan, for `marquee plan` and before it is carried out, and the result of a deploy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def print_whole(plan: Plan, rehearsal: str) -> None:
-    """The plan of a deploy, its prices, and whose packages the replicas have. plan and deploy share it."""
+    """Print a deploy's plan, its prices, and the packages that the replicas have."""
     print_plan(plan)
     print_prices(plan)
     print(f"rehearsal: {rehearsal}", flush=True)
 
 
 def print_plan(plan: Plan) -> None:
-    """The actions in order, what becomes of each deployed model, and what is not touched."""
+    """Print the actions in order, the outcome for each deployed model, and what stays as it is."""
     for action in plan.actions:
         print(f"  {action.verb:<8} {_line(action)}")
     if not plan.changes:
@@ -34,7 +34,7 @@ def print_plan(plan: Plan) -> None:
     if plan.changes and plan.on_failure:
         told = ", ".join(f"{action.verb} {action.thing}" for action in plan.on_failure)
         print(f"if the new model fails: {told}")
-    sys.stdout.flush()  # it is to be read before the work begins, and through a pipe too
+    sys.stdout.flush()  # the user reads it before the work begins, also through a pipe
 
 
 def _line(action: Action) -> str:
@@ -49,7 +49,7 @@ def _dollars(amount: float) -> str:
 
 
 def print_prices(plan: Plan) -> None:
-    """What the deployed model of a deploy costs per hour, and what the endpoint costs now."""
+    """Print the price per hour of the new deployed model, and of the endpoint now."""
     if plan.price is None:
         print("price: not in the table for this machine; look it up before you deploy")
     else:

@@ -1,4 +1,4 @@
-"""The prompts as they were typed: several words without quotes are one prompt that the shell has split."""
+"""Recognises a prompt without quotes, which the shell has split into words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.errors import MarqueeError
 
 
 def meant_prompts(typed: list[str]) -> list[str]:
-    """One prompt a picture. Where every one of several is a single word, a person at a terminal is asked.
+    """One prompt for each picture. Where all of several are single words, the user at a terminal is asked.
 
-    Raises MarqueeError with the quoted command where nobody can be asked.
+    Raises MarqueeError with the quoted command where there is no terminal.
     """
     if len(typed) < 2 or any(len(prompt.split()) != 1 for prompt in typed):
         return typed

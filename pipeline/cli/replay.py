@@ -23,15 +23,17 @@ def register(app: typer.Typer) -> None:
 def replay(
     receipt: Annotated[Path, typer.Argument(help="A receipt, or an answer that holds one (JSON).")],
     url: Annotated[str, typer.Option(help="The server that draws again.")] = DEFAULT_URL,
-    mar: Annotated[Path | None, typer.Option(help="Serve this archive for it, instead of --url.")] = None,
+    mar: Annotated[
+        Path | None, typer.Option(help="Start a server with this archive, instead of --url.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write the picture drawn again.")
     ] = None,
 ) -> None:
     """Draw the picture of a receipt again and compare its pixels, bit by bit.
 
-    Ends with 0 where they are the same and with 1 where they differ; says which of archive, weights,
-    versions, device and mode differ.
+    The exit code is 0 where they are the same and 1 where they differ; then the differences in archive,
+    weights, versions, device and mode are listed.
     """
     from pipeline.client import Client
     from pipeline.client.replay import read_receipt
@@ -67,7 +69,7 @@ def _print(result: Replay) -> None:
             "the pixels differ, and in strict mode on the same software and device they may not",
             "this is a fault of marquee or of the machine: please report it with both receipts",
         )
-    why = "see above" if result.differences else "fast mode: company changes the last bits"
+    why = "see above" if result.differences else "in fast mode the pictures beside it change the last bits"
     raise MarqueeError(
         f"the pixels differ ({why})",
         "for equal bits use strict mode (marquee: strict: true) and the same archive, software and device",

@@ -14,7 +14,7 @@ import typer
 
 from pipeline.cli import panels
 from pipeline.cli.prompts import meant_prompts
-from pipeline.cli.target import Asked, CloudOption, ConfigOption, connected
+from pipeline.cli.target import CloudOption, ConfigOption, DeployOptions, connected
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def serve(
         typer.Option(min=0, max=65535, help="Opens TorchServe's management API; 0: a private socket file."),
     ] = 0,
     bind: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 shows it to the network.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the worker; all cores if not given.")
@@ -145,8 +145,8 @@ def predict(
         with Client(url) as client:
             predictions = client.predict(prompts, _given(fields))
     else:
-        asked = Asked(config, cloud, settings=[f"endpoint={endpoint}"])
-        with connected(asked) as (wanted, connection):
+        options = DeployOptions(config, cloud, settings=[f"endpoint={endpoint}"])
+        with connected(options) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
     _save(paths, predictions)
     _print_pictures(paths, predictions)
@@ -172,7 +172,7 @@ def _default_output(wanted: str | None) -> Path:
 
 
 def _picture_format(output: Path, wanted: str | None) -> str | None:
-    """What to ask the server for, so that the file's name tells the truth."""
+    """The format to ask the server for, so that it fits the file's name."""
     named = FORMATS.get(output.suffix.lower())
     if output.suffix and named is None:
         raise MarqueeError(f"-o {output}: pictures are written as {', '.join(FORMATS)}")
@@ -184,7 +184,7 @@ def _picture_format(output: Path, wanted: str | None) -> str | None:
 
 
 def _output_paths(output: Path, count: int) -> list[Path]:
-    """Where each picture goes: checked, for one that took minutes must not be lost for want of a place."""
+    """The file of each picture, checked now, because a picture may take minutes to draw."""
     if output.is_dir():
         raise MarqueeError(f"-o {output} is a folder", f"name a file in it: -o {output / 'picture.jpg'}")
     if not output.parent.is_dir():

@@ -1,4 +1,4 @@
-"""What every command that speaks to a cloud shares: its options, its configuration, its first line."""
+"""The options, the configuration and the first output line that all commands with a cloud share."""
 
 from __future__ import annotations
 
@@ -26,21 +26,26 @@ ConfigOption = Annotated[
 CloudOption = Annotated[
     str | None, typer.Option("--cloud", help="local (the default), or google, which costs money.")
 ]
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="p100, t4 or l4.")]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", help="p100, t4 or l4 [default: the machine of t4].")
+]
 ArchiveOption = Annotated[
     Path | None,
-    typer.Option("--archive", help="A model.mar of your own; without it the right one is built."),
+    typer.Option(
+        "--archive",
+        help="A model.mar of your own; without it one of the embedded model is built for the container.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE over deploy.yaml, such as --set region=europe-west1."),
+    typer.Option("--set", help="KEY=VALUE in place of deploy.yaml's, such as --set region=europe-west1."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options that say which deployment is meant."""
+class DeployOptions:
+    """The command-line options that describe a deployment."""
 
     config: Path | None
     cloud: str | None
@@ -56,7 +61,7 @@ class Asked:
         return load_config(self.file(), self.flags(), self.profile, date.today())
 
     def judge(self, today: date) -> tuple[DeployConfig, list[str]]:
-        """The configuration and its mistakes, for the doctor, who goes on where others stop."""
+        """The configuration and its mistakes; the doctor lists them, where other commands stop."""
         from pipeline.deploy.config import gather, validate
 
         return validate(gather(self.file(), self.flags(), self.profile), today)
@@ -70,7 +75,7 @@ class Asked:
             first, dot, rest = key.partition(".")
             if not separator or not first or (dot and not rest):
                 raise MarqueeError(
-                    f"--set {setting[:200]} is no setting", "write KEY=VALUE, such as region=us-central1"
+                    f"--set {setting[:200]} is not a setting", "write KEY=VALUE, such as region=us-central1"
                 )
             read = parse_yaml(value, f"--set {key[:80]}: {value[:200]!r}")
             inner = flags.get(first)
@@ -81,17 +86,19 @@ class Asked:
         usual = Path("deploy.yaml")
         file = self.config or (usual if usual.exists() else None)
         if file is not None:
-            read_yaml(file, "name the file with --config")  # what is no YAML is named before anything else
+            read_yaml(
+                file, "name the file with --config"
+            )  # a file that is not YAML is reported before anything else
         return file
 
 
 @contextmanager
-def connected(asked: Asked, quiet: bool = False) -> Iterator[tuple[DeployConfig, Connection]]:
+def connected(options: DeployOptions, quiet: bool = False) -> Iterator[tuple[DeployConfig, Connection]]:
     """The configuration and clients for it, after the line that names the target."""
     from pipeline.cloud.state import CloudFolder
     from pipeline.deploy.connection import connect, target_line
 
-    config = asked.load()
+    config = options.load()
     if not quiet:
         print(target_line(config), flush=True)
     with connect(config, CloudFolder().running(), read_environment().variables) as connection:
@@ -112,19 +119,19 @@ def the_archive(config: DeployConfig) -> ArchiveFile:
     progress = LiveProgress()
     archive = read_archive(archive_for(target.name if target else None, progress))
     if other := _other_model(repository_root(), archive):
-        progress.note(f"{other} holds another model and is not used; --archive {other} takes it")
+        progress.note(f"{other} holds another model and is not used; to use it: --archive {other}")
     return archive
 
 
 def rehearsal_line(config: DeployConfig) -> str:
-    """Whose packages the replicas of a local deployment have; a Google deployment is rehearsed by none."""
+    """Says with which packages the local cloud runs the archive; a Google deployment is not rehearsed."""
     from pipeline.containers.fit import target_of
     from pipeline.containers.twin import rehearsed_in
 
     words = rehearsed_in(target_of(config.image_uri, config.container))
     if config.cloud == "local":
         return words
-    return f"nothing is rehearsed by a Google run; with --cloud local it is {words}"
+    return f"a Google deployment is not rehearsed; with --cloud local it is {words}"
 
 
 def _other_model(root: Path, archive: ArchiveFile) -> Path | None:

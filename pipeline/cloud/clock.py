@@ -1,4 +1,4 @@
-"""Time as the local cloud sees it: minutes can pass in seconds, and it can be another date."""
+"""The local cloud's clock: minutes can pass in seconds, and it can show another date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Clock:
         self._origin = time.monotonic()
 
     def now(self) -> datetime:
-        """The time there; it stops at the last second that a date can name."""
+        """The cloud's time; it stops at the last second that a date can have."""
         elapsed = (time.monotonic() - self._origin) * self.speed
         return datetime.fromtimestamp(min(self._start + elapsed, _LAST), UTC)
 

@@ -26,7 +26,7 @@ CA_NAMES = (
     "HTTPLIB2_CA_CERTS",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )
-# These would lead a program past the proxy, or to somebody's real account.
+# With these a program would bypass the proxy or use a real account.
 REMOVED = (
     "STORAGE_EMULATOR_HOST",
     "GOOGLE_API_USE_CLIENT_CERTIFICATE",

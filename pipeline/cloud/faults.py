@@ -1,4 +1,4 @@
-"""Faults on request: what should go wrong in the local cloud, for whom, and how often.
+"""Faults on request: which calls of the local cloud fail, how, and how often.
 
 A fault is data in ``faults.json`` of the cloud's folder: the command line writes it, the server takes it.
 """
@@ -26,7 +26,7 @@ _MOST = 1e12  # seconds, bytes or times; beyond it a clock cannot wait
 
 @dataclass(frozen=True)
 class FaultKind:
-    """What a fault does, how often by default (None: until cleared), and its parameters' defaults."""
+    """A kind of fault: its effect, how often by default (None: until cleared), its parameters' defaults."""
 
     does: str
     count: int | None = None
@@ -57,7 +57,7 @@ FAULTS: dict[str, FaultKind] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong. ``target`` is a file name pattern; ``count`` None means until cleared."""
+    """A fault that is set. ``target`` is a file name pattern; ``count`` None means until cleared."""
 
     name: str
     target: str = "*"
@@ -133,7 +133,7 @@ class FaultBook:
             self._write([*self._read(), fault])
 
     def clear(self, name: str | None = None) -> None:
-        """Forget the faults of this name, or all. Where none was ever set nothing is made."""
+        """Clear the faults of this name, or all. Creates no file where no fault was ever set."""
         if name is not None and name not in FAULTS:
             raise _no_such(name)
         if self._path.exists():
@@ -142,7 +142,7 @@ class FaultBook:
                 self._write(kept)
 
     def take(self, name: str, target: str) -> Fault | None:
-        """The first set fault that hits, used up by one; None when nothing should go wrong."""
+        """The first set fault that applies, counted down by one; None when none applies."""
         if not self._path.exists():
             return None
         with self._locked():

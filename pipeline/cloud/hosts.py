@@ -23,7 +23,7 @@ _AUTHORITY = re.compile(r"(?P<name>\[::1\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 
 
 def service_for(host: str) -> str | None:
-    """The local service that stands for this host, or None when the host is not to be reached."""
+    """The local service that answers for this host, or None where the proxy refuses the host."""
     for pattern, service in HOSTS.items():
         if fnmatchcase(host.lower().rstrip("."), pattern):
             return service
@@ -37,7 +37,7 @@ def host_name(authority: str) -> str | None:
 
 
 def answers_to(service: str, authority: str) -> bool:
-    """Whether a server of ``service`` is meant by this Host header. The port is not compared.
+    """Whether this Host header names a server of ``service``. The port is not compared.
 
     A page that rebinds its own name to 127.0.0.1 sends that name, which is neither Google's nor loopback's.
     """

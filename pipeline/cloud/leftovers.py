@@ -1,4 +1,4 @@
-"""What a killed cloud leaves behind: replicas that still run, known by the cloud folder that they work in.
+"""Ends the replicas that a killed cloud left running; they are found by the cloud folder that they work in.
 
 Whoever looks here holds that folder's lock, so its server is gone, whatever process has its id by now. The
 replicas' socket folders are removed like those of every other server (serving/work_folder.py).

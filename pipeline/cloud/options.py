@@ -1,4 +1,4 @@
-"""How a cloud runs, checked where it is said and not in the log of a detached server."""
+"""The options of a cloud, checked by the command: the detached server's errors would be in a log."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def serve(folder: CloudFolder, options: CloudOptions, ready: Callable[[Running],
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    os.umask(0o077)  # what the cloud holds is its owner's, wherever the folder lies
+    os.umask(0o077)  # only the owner may read the cloud's files, wherever the folder lies
     folder.make()
     with folder.locked():
         clean(folder)
@@ -65,7 +65,7 @@ def start(folder: CloudFolder, options: CloudOptions) -> Running:
     while time.monotonic() < deadline:
         running = folder.running()
         if running:
-            # Another `up` may have been quicker: then that cloud is the answer, and ours has ended.
+            # Another `up` may have been quicker; then its cloud is returned, and ours has ended.
             return running
         if process.poll() is not None and not folder.is_locked():
             why = why_it_ended(folder.log, before) or (
@@ -108,7 +108,7 @@ def stop(folder: CloudFolder) -> bool:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
         _, alive = psutil.wait_procs([process], STOP_SECONDS)
-        # What the server has not ended itself by now, it never will.
+        # The server has had its time; end the processes that it has left.
         kill([*alive, *started])
         folder.forget()
     if folder.is_made() and not folder.is_locked():
@@ -124,7 +124,7 @@ def clean(folder: CloudFolder) -> None:
 
 
 def reset(folder: CloudFolder) -> bool:
-    """Stop the cloud and forget everything but its keys and ports, which programs may go on using.
+    """Stop the cloud and delete everything but its keys and ports, which programs may still use.
 
     Removes what a cloud makes and nothing else; returns whether there was a cloud.
     """
@@ -142,7 +142,7 @@ def reset(folder: CloudFolder) -> bool:
 
 
 def why_it_ended(log: Path, start: int) -> str:
-    """What a server wrote last, from byte ``start`` of its log on; its own sentence where there is one."""
+    """The end of a server's log, from byte ``start``; only the error's sentence where it wrote one."""
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()

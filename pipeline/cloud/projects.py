@@ -1,4 +1,4 @@
-"""Projects of the local cloud: every name is one, and each has a number, as Google's have."""
+"""Projects of the local cloud: every name is valid, and each project has a number, as Google's do."""
 
 from __future__ import annotations
 

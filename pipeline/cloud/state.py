@@ -25,7 +25,7 @@ _LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.05  # seconds
 
 @dataclass(frozen=True)
 class Running:
-    """Where a running local cloud answers. URLs are loopback; ``vertex_grpc`` is host:port and speaks TLS."""
+    """The addresses of a running local cloud, on loopback. ``vertex_grpc`` is host:port and speaks TLS."""
 
     pid: int
     started: float  # the process's creation time: a pid alone may have been reused
@@ -84,7 +84,7 @@ class CloudFolder:
         return all(part.is_dir() for part in (self.certificates, self.storage, self.vertex))
 
     def unusable(self, error: OSError) -> MarqueeError:
-        """What to say when the folder cannot be read or written."""
+        """The error for a folder that cannot be read or written."""
         return MarqueeError(
             f"the state folder {self.path} cannot be used: {error.strerror or error}",
             cure="another --state: a folder that you may write, on a disk with room",
@@ -108,7 +108,7 @@ class CloudFolder:
             yield
 
     def is_locked(self) -> bool:
-        """Whether a server holds the folder, ready or not. Makes nothing."""
+        """Whether a server holds the folder, ready or not. Creates no file."""
         return is_lock_held(self.path / "lock")
 
     def running(self) -> Running | None:

@@ -1,4 +1,4 @@
-"""The gate of the gRPC servers: the same token, and no browser, before a request is read."""
+"""The check of the gRPC servers: a request needs the token, and must not come from a browser."""
 
 from __future__ import annotations
 

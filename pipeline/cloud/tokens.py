@@ -125,7 +125,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Keys:
-    """What the cloud's servers prove themselves with, and what they believe callers by."""
+    """The servers' certificate, and the tokens of their callers."""
 
     certificate: Certificate
     tokens: Tokens

@@ -1,1 +1,1 @@
-"""Where an archive runs: which containers fit it, an image of our own, the twin of a prebuilt container."""
+"""Containers for an archive: which ones can run it, marquee's own image, a copy of the prebuilt one."""

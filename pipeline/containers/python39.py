@@ -1,4 +1,4 @@
-"""A Python 3.9 of this machine, for the twin: every candidate is run before it is taken."""
+"""Finds a Python 3.9 on this machine for the twin; every candidate is run before it is used."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _problem(python: Path) -> str | None:
-    """Why a candidate will not do; None where it will."""
+    """Why a candidate cannot be used; None where it can."""
     try:
         done = subprocess.run(
             [str(python), "-c", _CODE], capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -1,4 +1,4 @@
-"""`marquee rehearse`: serve an archive for a prebuilt container in its twin, and look at the picture.
+"""`marquee rehearse`: serve an archive for a prebuilt container in its twin, and check the picture.
 
 The twin is Python 3.9 with torch 2.4.1 and nothing of Hugging Face's, under three TorchServe versions. Large:
 about 6 GB are downloaded and kept below ~/.cache/marquee/rehearsal ($MARQUEE_REHEARSAL names another folder).
@@ -36,7 +36,7 @@ LARGEST_MEAN_DIFFERENCE = 2.0
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What one TorchServe version did: seconds from start to the first picture, and how far it is off."""
+    """The result of one TorchServe version: seconds from start to the first picture, and its difference."""
 
     torchserve: str
     seconds: float
@@ -51,14 +51,16 @@ class Rehearsal:
 def check(model: Path | None, versions: tuple[str, ...], page: Path | None) -> None:
     """Raises MarqueeError for a value that cannot work, before gigabytes are downloaded."""
     if model is not None and not is_folder(model):
-        raise MarqueeError(f"--model {str(model)!r} is no folder", "name a diffusers folder")
+        raise MarqueeError(f"--model {str(model)!r} is not a folder", "name a diffusers folder")
     for version in versions:
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){2}", version, re.ASCII):
             raise MarqueeError(
-                f"--torchserve {version[:100]!r} is no version", "name one such as 0.12.0, digits and dots"
+                f"--torchserve {version[:100]!r} is not a version", "name one such as 0.12.0, digits and dots"
             )
     if page is not None and (special_kind(page) or not is_folder(page.parent)):
-        raise MarqueeError(f"--report {str(page)!r} is no file that can be written", "name a Markdown file")
+        raise MarqueeError(
+            f"--report {str(page)!r} is not a file that can be written", "name a Markdown file"
+        )
 
 
 def rehearse(model: Path, versions: tuple[str, ...], twin: Twin) -> tuple[Built, list[Rehearsal]]:
@@ -117,7 +119,7 @@ def _server(twin: Twin, version: str, work: Path) -> Iterator[str]:
 
 
 def _lazy_problem(url: str) -> str:
-    """Ask for every scheduler: what is imported only then may have been trimmed away. "" where all answer."""
+    """Ask once for every scheduler, whose modules the packing may have left out. "" where all answer."""
     import httpx
 
     describe = httpx.post(f"{url}/predictions/model", json={"instances": [{"describe": True}]}, timeout=120)
@@ -131,7 +133,7 @@ def _lazy_problem(url: str) -> str:
 
 
 def _first_picture(url: str, start: float) -> Any:
-    """Ask until a picture comes: /ping is 200 long before that, and without packages for ever."""
+    """Ask until a picture comes: /ping is 200 long before that, and stays 200 without the packages."""
     import httpx
     from PIL import Image
 

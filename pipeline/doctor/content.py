@@ -1,4 +1,4 @@
-"""What an archive gives away before it is served: where its weights come from, what it lacks."""
+"""Checks of the archive file: where its weights come from, and whether it fits its container."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.archive.inspection import inspect_archive
 from pipeline.archive.layout import HANDLER_FILE, MANIFEST, SUMS
 from pipeline.containers.fit import misfits, missing_in, read_contents, target_of
-from pipeline.doctor.findings import Finding, facts, fine, name_it
+from pipeline.doctor.findings import Finding, facts, known_failure, passed
 from pipeline.doctor.subject import Subject
 from pipeline.errors import MarqueeError
 from pipeline.progress import Silent
@@ -22,7 +22,7 @@ _LOADERS = {"from_pretrained", "from_single_file", "snapshot_download", "hf_hub_
 
 
 def check_archive(subject: Subject) -> list[Finding]:
-    """Everything that can be said from the file alone. A marquee archive is verified byte by byte."""
+    """Findings from the file alone. An archive that marquee built is verified byte by byte."""
     if subject.archive is None:
         return []
     try:
@@ -31,14 +31,14 @@ def check_archive(subject: Subject) -> list[Finding]:
             sources = {n: mar.read(n).decode("utf-8", "replace") for n in names if _is_handler_code(n)}
             manifest = json.loads(mar.read(MANIFEST)) if MANIFEST in names else {}
     except (OSError, zipfile.BadZipFile, ValueError) as error:
-        return [name_it("archive", "archive_damaged", path=subject.archive, why=error)]
+        return [known_failure("archive", "archive_damaged", path=subject.archive, why=error)]
     ours = HANDLER_FILE in names and SUMS in names
     found = _verified(subject.archive) if ours else _foreign(subject.archive, names, manifest, sources)
     return found + check_fit(subject)
 
 
 def _is_handler_code(name: str) -> bool:
-    """The handler's own modules; a vendored package's sources are none of them."""
+    """Whether this is one of the handler's own modules, and not a file of a package in the archive."""
     return name.endswith(".py") and ("/" not in name or name.startswith("handler/"))
 
 
@@ -46,12 +46,14 @@ def _verified(archive: Path) -> list[Finding]:
     try:
         inspection = inspect_archive(archive, Silent())
     except MarqueeError as error:
-        return [name_it("archive", "archive_damaged", path=archive, why=error)]
+        return [known_failure("archive", "archive_damaged", path=archive, why=error)]
     if inspection.problems:
-        return [name_it("archive", "archive_damaged", path=archive, why=why) for why in inspection.problems]
+        return [
+            known_failure("archive", "archive_damaged", path=archive, why=why) for why in inspection.problems
+        ]
     return [
-        fine("archive", f"{archive}: {len(inspection.files)} files verified"),
-        fine("weights", f"the archive carries its weights: {inspection.weights_digest[:12]}"),
+        passed("archive", f"{archive}: {len(inspection.files)} files verified"),
+        passed("weights", f"the archive carries its weights: {inspection.weights_digest[:12]}"),
     ]
 
 
@@ -60,21 +62,21 @@ def _foreign(
 ) -> list[Finding]:
     model = manifest.get("model")
     handler = str(model.get("handler", "a Python file")) if isinstance(model, dict) else "a Python file"
-    found = [name_it("handler", "foreign_handler", handler=handler)]
+    found = [known_failure("handler", "foreign_handler", handler=handler)]
     loaded = sorted({name for source in sources.values() for name in hub_names(source)})
     for repository in loaded:
         gone = facts("gone_repositories").get(repository)
         if gone:
-            found.append(name_it("weights", "hub_gone", repository=repository, **gone))
-        found.append(name_it("weights", "hub_at_start", repository=repository))
+            found.append(known_failure("weights", "hub_gone", repository=repository, **gone))
+        found.append(known_failure("weights", "hub_at_start", repository=repository))
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if weights and loaded:
-        found.append(name_it("weights", "weights_not_loaded", where=archive, names=_few(weights)))
+        found.append(known_failure("weights", "weights_not_loaded", where=archive, names=_few(weights)))
     return found
 
 
 def hub_names(source: str) -> Iterator[str]:
-    """Repositories that Python source loads by a literal OWNER/NAME."""
+    """The hub repositories that the Python source loads by a literal OWNER/NAME."""
     try:
         calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     except SyntaxError:
@@ -90,7 +92,7 @@ def hub_names(source: str) -> Iterator[str]:
 
 
 def check_fit(subject: Subject) -> list[Finding]:
-    """Whether the container can run the archive; says nothing of a file that is none."""
+    """Whether the container can run the archive; no findings for a file that is not an archive."""
     if subject.archive is None:
         return []
     try:
@@ -106,23 +108,23 @@ def check_fit(subject: Subject) -> list[Finding]:
         "missing": ", ".join(missing_in(contents, target)),
     }
     if found:
-        return [name_it("container", one.failure, archive=subject.archive, **words) for one in found]
-    return [fine("container", f"the archive fits {container}")] if target else []
+        return [known_failure("container", one.failure, archive=subject.archive, **words) for one in found]
+    return [passed("container", f"the archive fits {container}")] if target else []
 
 
 def check_folder(artifact_uri: str, names: list[str], archive_is_ours: bool) -> list[Finding]:
-    """The objects below ``artifact_uri`` (relative names) as the prebuilt container meets them."""
+    """Check the objects below ``artifact_uri`` (relative names), which the prebuilt container copies."""
     if not names:
-        return [name_it("bucket", "bucket_empty", artifact_uri=artifact_uri)]
+        return [known_failure("bucket", "bucket_empty", artifact_uri=artifact_uri)]
     archives = [name for name in names if name.endswith(".mar") and "/" not in name]
     if archives != ["model.mar"]:
         shown = _few(archives) or "no archive"
-        return [name_it("bucket", "archive_name", artifact_uri=artifact_uri, names=shown)]
+        return [known_failure("bucket", "archive_name", artifact_uri=artifact_uri, names=shown)]
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if weights and not archive_is_ours:
         where = artifact_uri
-        return [name_it("bucket", "weights_not_loaded", where=where, names=_few(weights))]
-    return [fine("bucket", f"{artifact_uri} holds model.mar")]
+        return [known_failure("bucket", "weights_not_loaded", where=where, names=_few(weights))]
+    return [passed("bucket", f"{artifact_uri} holds model.mar")]
 
 
 def _few(names: list[str]) -> str:

@@ -11,7 +11,7 @@ from pipeline.containers.fit import target_of
 from pipeline.containers.twin import find_twin, rehearsed_in
 from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_archive
-from pipeline.doctor.findings import Finding, fine, name_it
+from pipeline.doctor.findings import Finding, known_failure, passed
 from pipeline.doctor.machine import check_machine
 from pipeline.doctor.management import check_management
 from pipeline.doctor.offline import check_hardware, check_image, check_payload, check_place, check_properties
@@ -21,7 +21,7 @@ from pipeline.errors import MarqueeError
 
 
 def examine(subject: Subject, today: date) -> list[Finding]:
-    """What can be known without any cloud."""
+    """The checks that need no cloud."""
     return [
         *check_archive(subject),
         *check_place(subject),
@@ -31,14 +31,14 @@ def examine(subject: Subject, today: date) -> list[Finding]:
         *check_properties(subject),
         *check_management(subject),
         *check_machine(Path(tempfile.gettempdir())),
-        fine(
+        passed(
             "rehearsal", f"a local deploy is {rehearsed_in(target_of(subject.image_uri, subject.container))}"
         ),
     ]
 
 
 def examine_cloud(connection: Connection, subject: Subject, exhausted: bool) -> list[Finding]:
-    """What only the cloud can tell; ``exhausted``: the local cloud is set to have no quota."""
+    """The checks that ask the cloud; ``exhausted``: the local cloud is set to have no quota."""
     from pipeline.rules import table
 
     accelerator = table().accelerators.get(subject.accelerator or "")
@@ -64,8 +64,8 @@ def rehearse(subject: Subject) -> list[Finding]:
         finally:
             server.stop()
     except RefusedArchive as error:
-        return [name_it("rehearsal", "archive_damaged", path=subject.archive, why=error)]
+        return [known_failure("rehearsal", "archive_damaged", path=subject.archive, why=error)]
     except MarqueeError as error:
-        return [name_it("rehearsal", "does_not_serve", why=error)]
+        return [known_failure("rehearsal", "does_not_serve", why=error)]
     where = "in the twin" if twin else "here"
-    return [fine("rehearsal", f"the archive drew a picture in real TorchServe {where}")]
+    return [passed("rehearsal", f"the archive drew a picture in real TorchServe {where}")]

@@ -1,4 +1,4 @@
-"""What the doctor finds: failures that are known, told with their values, each with a cure in one line."""
+"""The doctor's findings: known failures with the values of this case, each with a cure in one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. ``level`` is ok, notice (it may fail) or problem; ``fix`` mends it."""
+    """The result of one check. ``level`` is ok, notice (it may fail) or problem; ``fix`` repairs it."""
 
     check: str
     level: str
@@ -74,8 +74,8 @@ def facts(name: str) -> dict[str, Any]:
     return found
 
 
-def name_it(check: str, failure_id: str, **values: object) -> Finding:
-    """The finding that a known failure is here, its sentence filled with ``values``."""
+def known_failure(check: str, failure_id: str, **values: object) -> Finding:
+    """The finding that a known failure applies here, with ``values`` put into its sentence."""
     failure = failures()[failure_id]
     return Finding(
         check=check,
@@ -87,5 +87,5 @@ def name_it(check: str, failure_id: str, **values: object) -> Finding:
     )
 
 
-def fine(check: str, sentence: str) -> Finding:
+def passed(check: str, sentence: str) -> Finding:
     return Finding(check, "ok", sentence)

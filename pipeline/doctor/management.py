@@ -1,11 +1,11 @@
-"""TorchServe's management API, which runs what it is handed: open in a configuration, or on this machine."""
+"""Finds an open management API of TorchServe, which runs any Python that a caller sends to it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.doctor.findings import Finding, fine, name_it
+from pipeline.doctor.findings import Finding, known_failure, passed
 from pipeline.doctor.subject import Subject
 
 _CHECK = "management API"
@@ -16,7 +16,7 @@ _SECONDS = 2.0
 
 
 def check_management(subject: Subject) -> list[Finding]:
-    """A TorchServe configuration of one's own must fetch no archives and keep the API on its machine."""
+    """The user's TorchServe configuration must fetch no archives and keep the API on its machine."""
     path = subject.config_properties
     if path is None:
         return []
@@ -26,7 +26,7 @@ def check_management(subject: Subject) -> list[Finding]:
     if not address.startswith(_OWN_MACHINE):
         wanted["management_address"] = DEFAULT_ADDRESS
     if not wanted:
-        return [fine(_CHECK, f"{path} lets it fetch nothing and keeps it on its own machine")]
+        return [passed(_CHECK, f"{path} keeps the API on its own machine and lets it fetch nothing")]
     why = f"management_address is {address}, allowed_urls is {given.get('allowed_urls', 'every address')}"
 
     def mend() -> str:
@@ -35,11 +35,11 @@ def check_management(subject: Subject) -> list[Finding]:
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
         return f"set {', '.join(wanted)} in {path}"
 
-    return [replace(name_it(_CHECK, "open_management", path=path, why=why), fix=mend)]
+    return [replace(known_failure(_CHECK, "open_management", path=path, why=why), fix=mend)]
 
 
 def check_running_management(address: str = DEFAULT_ADDRESS) -> list[Finding]:
-    """Whether a TorchServe on this machine takes management calls from anybody at its usual address."""
+    """Whether a TorchServe on this machine answers anybody's management calls at its usual address."""
     import httpx
 
     try:
@@ -49,7 +49,7 @@ def check_running_management(address: str = DEFAULT_ADDRESS) -> list[Finding]:
         answers = False
     if not answers:
         return []
-    return [name_it(_CHECK, "management_listens", address=address)]
+    return [known_failure(_CHECK, "management_listens", address=address)]
 
 
 def _lines(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline.archive.layout import CONFIG_FILE
-from pipeline.doctor.findings import Finding, facts, fine, name_it
+from pipeline.doctor.findings import Finding, facts, known_failure, passed
 from pipeline.doctor.subject import Subject
 from pipeline.rules import (
     ARCHIVE_NAME,
@@ -29,36 +29,40 @@ _HTTP_OVERHEAD_BYTES = 200
 
 
 def check_place(subject: Subject) -> list[Finding]:
-    """The archive's name and its folder, as they will be in the bucket."""
+    """Check the archive's name and its folder, as they will be in the bucket."""
     found = []
     uri = subject.artifact_uri
     if subject.archive_name != ARCHIVE_NAME:
-        found.append(name_it("archive name", "archive_name", artifact_uri=uri, names=subject.archive_name))
+        found.append(
+            known_failure("archive name", "archive_name", artifact_uri=uri, names=subject.archive_name)
+        )
     for violation in check_artifact_uri(uri):
         if violation.rule.id == "artifact_uri_root":
-            found.append(name_it("artifact_uri", "bucket_root", artifact_uri=uri))
+            found.append(known_failure("artifact_uri", "bucket_root", artifact_uri=uri))
         else:
             found.append(_as_configured(violation))
-    return found or [fine("artifact_uri", f"{uri}/{ARCHIVE_NAME}")]
+    return found or [passed("artifact_uri", f"{uri}/{ARCHIVE_NAME}")]
 
 
 def check_image(subject: Subject, today: date) -> list[Finding]:
-    """The image's dates and its torch against the accelerator."""
+    """Check the image's dates, and whether its torch supports the accelerator."""
     image, found = parse_prebuilt(subject.image_uri), []
     known = table().prebuilt.get(image.version) if image else None
     if known:
         end, left = known.end_of_availability, known.end_of_availability - today
         if left <= timedelta(0):
-            found.append(name_it("image", "image_ended", image=subject.image_uri, end=end))
+            found.append(known_failure("image", "image_ended", image=subject.image_uri, end=end))
         elif left <= _SOON:
-            found.append(name_it("image", "image_ending", image=subject.image_uri, end=end, days=left.days))
+            found.append(
+                known_failure("image", "image_ending", image=subject.image_uri, end=end, days=left.days)
+            )
         else:
-            found.append(fine("image", f"{subject.image_uri} until {end}"))
+            found.append(passed("image", f"{subject.image_uri} until {end}"))
     return found + _check_torch(subject)
 
 
 def _check_torch(subject: Subject) -> list[Finding]:
-    """An own image tells its CUDA version in its tag: ``cu126``, or the GPU that it was built for."""
+    """The tag of the user's own image says its CUDA version: ``cu126``, or the GPU that it was built for."""
     accelerator = table().accelerators.get(subject.accelerator or "")
     last = facts("last_cuda").get(accelerator.compute_capability) if accelerator else None
     if accelerator is None or last is None or parse_prebuilt(subject.image_uri):
@@ -66,11 +70,11 @@ def _check_torch(subject: Subject) -> list[Finding]:
     values = {"image": subject.image_uri, "accelerator": accelerator.name}
     cuda = _cuda_of(subject.image_uri)
     if cuda is None:
-        return [name_it("torch", "torch_unknown", cuda=last, **values)]
+        return [known_failure("torch", "torch_unknown", cuda=last, **values)]
     if _number(cuda) > _number(last):
         capability = accelerator.compute_capability
-        return [name_it("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
-    return [fine("torch", f"torch for CUDA {cuda} knows {accelerator.name}")]
+        return [known_failure("torch", "torch_dropped_gpu", cuda=cuda, capability=capability, **values)]
+    return [passed("torch", f"torch for CUDA {cuda} supports {accelerator.name}")]
 
 
 def _cuda_of(image_uri: str) -> str | None:
@@ -86,7 +90,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def check_hardware(subject: Subject, today: date) -> list[Finding]:
-    """Machine, accelerator, region and replicas by Google's rules; the image's dates are told elsewhere."""
+    """Check machine, accelerator, region and replicas by Google's rules; ``check_image`` has the dates."""
     violations = check_deploy(
         Deployment(
             region=subject.region,
@@ -102,15 +106,15 @@ def check_hardware(subject: Subject, today: date) -> list[Finding]:
     )
     found = [_as_configured(violation) for violation in violations if violation.rule.id != "image_ended"]
     accelerator = f" + {subject.accelerator_count} x {subject.accelerator}" if subject.accelerator else ""
-    return found or [fine("hardware", f"{subject.machine}{accelerator} in {subject.region}")]
+    return found or [passed("hardware", f"{subject.machine}{accelerator} in {subject.region}")]
 
 
 def _as_configured(violation: Violation) -> Finding:
-    return name_it(violation.field, "configuration", why=violation.message, how=violation.cure)
+    return known_failure(violation.field, "configuration", why=violation.message, how=violation.cure)
 
 
 def check_payload(subject: Subject) -> list[Finding]:
-    """Pictures x size x format, and their time, against the endpoint's limits."""
+    """Compare the pictures' bytes and the time that they take with the endpoint's limits."""
     settings = _settings(subject)
     defaults, limits = settings.get("defaults", {}), settings.get("limits", {})
     width, height = defaults.get("width", 512), defaults.get("height", 512)
@@ -123,9 +127,9 @@ def check_payload(subject: Subject) -> list[Finding]:
     if parse_prebuilt(subject.image_uri):  # its TorchServe has a cap of its own
         limit = min(limit, table().torchserve_response_bytes)
     if size > limit:
-        found.append(name_it("payload", "response_too_large", limit=limit, **words))
+        found.append(known_failure("payload", "response_too_large", limit=limit, **words))
     else:
-        found.append(fine("payload", f"{images} {form} pictures are about {size:,} bytes; {kind} endpoint"))
+        found.append(passed("payload", f"{images} {form} pictures are about {size:,} bytes; {kind} endpoint"))
     return found + _check_time(subject, width * height / 1e6 * steps * images, kind)
 
 
@@ -134,11 +138,11 @@ def _check_time(subject: Subject, megapixel_steps: float, kind: str) -> list[Fin
     pace = facts("seconds_per_megapixel_step").get(subject.accelerator or "")
     if subject.client_timeout and subject.client_timeout > limit:
         why = f"the client waits {subject.client_timeout:g} s"
-        return [name_it("time", "too_slow", why=why, kind=kind, limit=limit)]
+        return [known_failure("time", "too_slow", why=why, kind=kind, limit=limit)]
     if pace and megapixel_steps * pace > limit:
         why = f"the largest request takes about {megapixel_steps * pace:.0f} s on {subject.accelerator}"
-        return [name_it("time", "too_slow", why=why, kind=kind, limit=limit)]
-    return [fine("time", f"the {kind} endpoint waits {limit} s")]
+        return [known_failure("time", "too_slow", why=why, kind=kind, limit=limit)]
+    return [passed("time", f"the {kind} endpoint waits {limit} s")]
 
 
 def _settings(subject: Subject) -> dict[str, Any]:
@@ -154,13 +158,13 @@ def _settings(subject: Subject) -> dict[str, Any]:
 
 
 def check_properties(subject: Subject) -> list[Finding]:
-    """A TorchServe configuration of one's own must switch the token authorization off."""
+    """The user's TorchServe configuration must switch token authorization off."""
     path = subject.config_properties
     if path is None:
         return []
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     if "disable_token_authorization=true" in lines:
-        return [fine("token authorization", f"{path} switches it off")]
+        return [passed("token authorization", f"{path} switches it off")]
 
     def add_line() -> str:
         kept = path.read_bytes()
@@ -168,4 +172,4 @@ def check_properties(subject: Subject) -> list[Finding]:
         path.write_bytes(kept + end + b"disable_token_authorization=true\n")
         return f"added disable_token_authorization=true to {path}"
 
-    return [replace(name_it("token authorization", "token_authorization", path=path), fix=add_line)]
+    return [replace(known_failure("token authorization", "token_authorization", path=path), fix=add_line)]

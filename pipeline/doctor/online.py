@@ -1,4 +1,4 @@
-"""Checks that ask the cloud: APIs, permissions, bucket and region, quota. Nothing is changed by asking."""
+"""Checks that ask the cloud: APIs, permissions, bucket and region, quota. They change nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.deploy.connection import Connection
 from pipeline.doctor.content import check_folder
-from pipeline.doctor.findings import Finding, fine, name_it
+from pipeline.doctor.findings import Finding, known_failure, passed
 from pipeline.doctor.subject import Subject
 from pipeline.rules import table
 
@@ -31,7 +31,7 @@ _SECONDS = 30.0
 
 def check_cloud(connection: Connection, subject: Subject, quotas: Mapping[str, int]) -> list[Finding]:
     """``quotas`` holds limits that are known already (a local cloud's), by quota name."""
-    found = [fine("credentials", f"accepted for project {connection.project}")]
+    found = [passed("credentials", f"accepted for project {connection.project}")]
     found += [_check_api(connection, api) for api in _APIS]
     found += _check_permissions(connection) + _check_vertex(connection)
     found += _check_bucket(connection, subject) + _check_quota(connection, subject, quotas)
@@ -55,11 +55,11 @@ def _check_api(connection: Connection, api: str) -> Finding:
     answer = _ask(connection, "GET", "serviceusage", f"/v1/projects/{connection.project}/services/{api}")
     state = answer.get("state")
     if state == "ENABLED":
-        return fine("API", f"{api} is enabled")
+        return passed("API", f"{api} is enabled")
     if state is None:
         why = answer.get("error", {}).get("message", "no answer")
-        return Finding("API", "notice", f"whether {api} is enabled could not be asked: {why}")
-    return name_it("API", "api_disabled", api=api, state=state, project=connection.project)
+        return Finding("API", "notice", f"it is not known whether {api} is enabled: {why}")
+    return known_failure("API", "api_disabled", api=api, state=state, project=connection.project)
 
 
 def _check_permissions(connection: Connection) -> list[Finding]:
@@ -67,20 +67,22 @@ def _check_permissions(connection: Connection) -> list[Finding]:
     answer = _ask(connection, "POST", "cloudresourcemanager", path, {"permissions": list(_PERMISSIONS)})
     if "error" in answer:
         why = answer["error"].get("message", "no answer")
-        return [Finding("permissions", "notice", f"the permissions could not be asked: {why}")]
+        return [Finding("permissions", "notice", f"the permissions are not known: {why}")]
     denied = [name for name in _PERMISSIONS if name not in answer.get("permissions", [])]
     where = f"project {connection.project}"
     return (
-        [_denied("permissions", ", ".join(denied), where)] if denied else [fine("permissions", "all there")]
+        [_denied("permissions", ", ".join(denied), where)]
+        if denied
+        else [passed("permissions", "all are granted")]
     )
 
 
 def _denied(check: str, what: str, where: str) -> Finding:
-    return name_it(check, "permission", who="this account", what=what, where=where)
+    return known_failure(check, "permission", who="this account", what=what, where=where)
 
 
 def _check_vertex(connection: Connection) -> list[Finding]:
-    """Two calls that only read: what they are refused, deploying would be refused too."""
+    """Two calls that only read: where they are refused, deploying would be refused too."""
     return [
         *_tried(
             "models", connection, lambda: list(connection.models.list_models(parent=connection.location))
@@ -102,7 +104,7 @@ def _tried(what: str, connection: Connection, call: Callable[[], object]) -> lis
         return [_denied(what, f"aiplatform.{what}.list", connection.location)]
     except GoogleAPICallError as error:
         return [Finding(what, "notice", f"Vertex AI answers {error.message}", "try again later")]
-    return [fine(what, f"Vertex AI lists its {what}")]
+    return [passed(what, f"Vertex AI lists its {what}")]
 
 
 def _check_bucket(connection: Connection, subject: Subject) -> list[Finding]:
@@ -112,9 +114,9 @@ def _check_bucket(connection: Connection, subject: Subject) -> list[Finding]:
     try:
         bucket = connection.storage.lookup_bucket(bucket_name)
         if bucket is None and subject.uploads:
-            return [fine("bucket", f"{bucket_name} will be created in {connection.region}")]
+            return [passed("bucket", f"{bucket_name} will be created in {connection.region}")]
         if bucket is None:
-            return [name_it("bucket", "bucket_empty", artifact_uri=subject.artifact_uri)]
+            return [known_failure("bucket", "bucket_empty", artifact_uri=subject.artifact_uri)]
         found = _bucket_findings(connection, bucket)
         if not subject.uploads:
             prefix = f"{folder.rstrip('/')}/" if folder else ""
@@ -132,12 +134,12 @@ def _bucket_findings(connection: Connection, bucket: Any) -> list[Finding]:
     location = str(bucket.location).lower()
     if location != connection.region and location not in connection.region.split("-")[:1]:
         facts = {"bucket": bucket.name, "location": location, "region": connection.region}
-        found.append(name_it("bucket", "bucket_region", **facts))
+        found.append(known_failure("bucket", "bucket_region", **facts))
     granted = bucket.test_iam_permissions(list(_OBJECT_PERMISSIONS))
     denied = [name for name in _OBJECT_PERMISSIONS if name not in granted]
     if denied:
         found.append(_denied("bucket", ", ".join(denied), f"bucket {bucket.name}"))
-    return found or [fine("bucket", f"{bucket.name} in {location}")]
+    return found or [passed("bucket", f"{bucket.name} in {location}")]
 
 
 def _permission_in(message: str) -> str:
@@ -155,11 +157,11 @@ def _check_quota(connection: Connection, subject: Subject, quotas: Mapping[str, 
         limit = _asked_quota(connection, accelerator.quota)
         if limit is None:
             how = "look at IAM & Admin, Quotas"
-            return [Finding("quota", "notice", f"the quota {accelerator.quota} could not be asked", how)]
+            return [Finding("quota", "notice", f"the quota {accelerator.quota} is not known", how)]
     if limit is not None and limit < wanted:
         name, region = accelerator.quota, subject.region
-        return [name_it("quota", "quota", quota=name, region=region, limit=limit, wanted=wanted)]
-    return [fine("quota", f"{wanted} x {accelerator.name} in {subject.region}")]
+        return [known_failure("quota", "quota", quota=name, region=region, limit=limit, wanted=wanted)]
+    return [passed("quota", f"{wanted} x {accelerator.name} in {subject.region}")]
 
 
 def _asked_quota(connection: Connection, quota: str) -> int | None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pipeline.doctor.findings import Failure, failures
 
-_HEAD = """# What goes wrong, what the doctor says beforehand, what Google says then
+_HEAD = """# Known failures: what `marquee doctor` says beforehand, and what Google says afterwards
 
 Written by `python -m pipeline.doctor.page` from `pipeline/doctor/failures.yaml` and
 `pipeline/rules/rules.yaml`; change those, not this page. Text in braces stands for a value.
-"Text not verified" means that the wording is ours: nothing here has been run against Google itself,
-only read in its documentation, its SDK and the threads that quote it.
+"Text not verified" means that the wording is ours. Nothing here has been run against Google itself; it was
+read in Google's documentation, in its SDK and in the threads that quote its service.
 
-| fault | met in | the doctor's sentence | cure | Google says |
+| fault | reported in | `marquee doctor` says | cure | Google says |
 |---|---|---|---|---|
 """
 

@@ -1,4 +1,4 @@
-"""What the doctor examines: a deployment of marquee's, or the arguments of somebody's own SDK program."""
+"""The doctor's subject: a deployment of marquee's, or the arguments of a program that uses Google's SDK."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Subject:
-    """Plain facts. ``archive`` is the file on this machine, None when only its name is known.
+    """A deployment to examine. ``archive`` is the file on this machine, None when only its name is known.
 
-    ``client_timeout`` is in seconds; ``config_properties`` is a TorchServe configuration of the image's own.
+    ``client_timeout`` is in seconds; ``config_properties`` is the image's TorchServe configuration.
     """
 
     region: str
@@ -40,7 +40,7 @@ class Subject:
 
 
 def subject_of(config: DeployConfig, archive: Path, config_properties: Path | None = None) -> Subject:
-    """A deployment of marquee's own, which names and places the archive itself."""
+    """The subject of a deployment by marquee, which chooses the archive's name and folder."""
     return Subject(
         region=config.region,
         image_uri=config.image_uri,
@@ -61,7 +61,7 @@ def subject_of(config: DeployConfig, archive: Path, config_properties: Path | No
 
 
 def read_arguments(file: Path) -> Subject:
-    """A YAML file with the SDK's own words: the arguments of upload, create, deploy and predict.
+    """Read a YAML file of the SDK's arguments, by their names there: upload, create, deploy, predict.
 
     ``archive`` names the local file, relative to the YAML file. Raises MarqueeError.
     """
@@ -90,18 +90,18 @@ def read_arguments(file: Path) -> Subject:
 
 
 def _text(part: Mapping[str, Any], name: str) -> str | None:
-    """A text; null is as if it were left out, as it is in the SDK."""
+    """A text, or None; null means the same as a missing key, as in the SDK."""
     value = part.get(name)
     if value is not None and not isinstance(value, str):
         raise MarqueeError(f"{name} is {value!r}; it must be a text")
     return value
 
 
-def _whole(part: Mapping[str, Any], name: str, usual: T) -> int | T:
+def _whole(part: Mapping[str, Any], name: str, default: T) -> int | T:
     value = part.get(name)
     if value is not None and type(value) is not int:
         raise MarqueeError(f"{name} is {value!r}; it must be a whole number")
-    return usual if value is None else value
+    return default if value is None else value
 
 
 def _seconds(part: Mapping[str, Any], name: str) -> float | None:
@@ -114,5 +114,5 @@ def _seconds(part: Mapping[str, Any], name: str) -> float | None:
 def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = values.get(name) or {}
     if not isinstance(part, dict):
-        raise MarqueeError(f"{name} must hold the call's arguments, not {part!r}")
+        raise MarqueeError(f"{name} is {part!r}; it must be the arguments of the call, as KEY: VALUE")
     return part

@@ -1,6 +1,7 @@
-"""What Google enforces, as data and as functions of plain values and a date.
+"""Google's rules, as data and as functions of plain values and a date.
 
-The local cloud refuses with these violations; the configuration, plan and doctor name them beforehand.
+The local cloud refuses calls with these violations; the configuration, the plan and the doctor report them
+beforehand.
 """
 
 from pipeline.rules.deployments import (

@@ -1,4 +1,4 @@
-"""What DeployModel, UpdateEndpoint and the deletes refuse."""
+"""The rules of DeployModel, UpdateEndpoint and of deleting models and endpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Deployment:
 
 
 def check_deploy(deployment: Deployment, today: date) -> list[Violation]:
-    """Every rule that a DeployModel request breaks, its traffic split apart (``check_traffic``)."""
+    """Every rule that a DeployModel request breaks; ``check_traffic`` checks its traffic split."""
     found = check_region(deployment.region) + check_image(deployment.image_uri, deployment.region, today)
     found += _check_hardware(deployment) + _check_replicas(deployment)
     for metric, target in (deployment.autoscaling or {}).items():
@@ -110,7 +110,7 @@ def check_model_delete(model: str, deployed_on: Sequence[str]) -> list[Violation
 
 
 def check_version_delete(version: str, is_default: bool, versions: int) -> list[Violation]:
-    """The default version stays while others exist; ``versions`` counts them all."""
+    """The default version cannot be deleted while others exist; ``versions`` is the number of all."""
     if not is_default or versions == 1:
         return []
     return [table().violation("default_version", "version", version)]

@@ -1,4 +1,4 @@
-"""Container images: which prebuilt ones exist until when, and what an own image's address must look like."""
+"""Container images: the prebuilt ones with their end dates, and the form of another image's address."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse_prebuilt(uri: str) -> PrebuiltImage | None:
 
 
 def check_image(uri: str, region: str, today: date) -> list[Violation]:
-    """What is wrong with a container image for a model in ``region`` on ``today``."""
+    """Every rule that a container image breaks, for a model in ``region`` on ``today``."""
     image = parse_prebuilt(uri)
     known = table().prebuilt.get(image.version) if image else None
     if known:

@@ -1,4 +1,4 @@
-"""What a predict call may weigh in either direction, and how long it may take."""
+"""The limits of a predict call: bytes of the request and of the response, and seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipeline.rules.table import Violation, table
 
 
 def check_request_size(size: int, dedicated: bool) -> list[Violation]:
-    """``size`` is the request body's bytes."""
+    """Check a request body of ``size`` bytes."""
     limit = table().limits(dedicated).request_bytes
     if size <= limit:
         return []
@@ -14,7 +14,7 @@ def check_request_size(size: int, dedicated: bool) -> list[Violation]:
 
 
 def check_response_size(size: int, dedicated: bool, endpoint: str) -> list[Violation]:
-    """``size`` is the response body's bytes; ``endpoint`` its id, which Google's text names."""
+    """Check a response body of ``size`` bytes; Google's text names the id of the ``endpoint``."""
     limit = table().limits(dedicated).response_bytes
     if size <= limit:
         return []
@@ -22,7 +22,7 @@ def check_response_size(size: int, dedicated: bool, endpoint: str) -> list[Viola
 
 
 def predict_timeout(dedicated: bool, inference_timeout: int | None = None) -> int:
-    """Seconds after which an endpoint gives up: 60 on a shared one whatever the client says."""
+    """Seconds after which an endpoint ends a request: 60 on a shared one, whatever the client asks for."""
     if dedicated and inference_timeout:
         return inference_timeout
     return table().limits(dedicated).timeout_seconds

@@ -1,4 +1,4 @@
-"""What replicas cost per hour: prices.yaml, typed."""
+"""The price per hour of a replica: prices.yaml, typed."""
 
 from __future__ import annotations
 

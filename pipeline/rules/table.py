@@ -1,4 +1,4 @@
-"""The one table of what Google enforces: rules.yaml, typed, each rule with its source and date."""
+"""The table of Google's rules: rules.yaml, typed, each rule with its source and date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Model.upload and Endpoint.create refuse."""
+"""The rules of Model.upload and Endpoint.create."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check_artifact_uri(uri: str) -> list[Violation]:
 def check_model_directory(uri: str, names: Iterable[str]) -> list[Violation]:
     """``names`` are the objects below ``uri``, relative to it. Exactly one archive is at the top: model.mar.
 
-    Files that are no archives may lie beside it.
+    Files that are not archives may lie beside it.
     """
     names = list(names)
     if not names:

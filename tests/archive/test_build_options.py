@@ -33,7 +33,7 @@ def said(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def special(tmp_path: Path) -> dict[str, Path]:
-    """One of everything that is no regular file, and links to it."""
+    """One path of each kind that is not a regular file, and links to them."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("/dev/zero")
@@ -92,21 +92,21 @@ def test_config_is_never_anything_but_a_file(special: dict[str, Path], tmp_path:
         ("x: " + "[" * 2000, "too many brackets"),
         ("\n".join(" " * depth + "a:" for depth in range(200)), "more than 32 levels"),
         ("a: [", "not YAML of plain values"),
-        ("\ud800", "is no UTF-8"),
+        ("\ud800", "is not UTF-8"),
         ("minWorkers: 1000", "minWorkers is 1,000; at most 64"),
         ("minWorkers: " + "9" * 300, "minWorkers is about 2^"),
         ("minWorkers: " + "9" * 5000, "not YAML of plain values"),
         ("minWorkers: 3\nmaxWorkers: 2", "more than maxWorkers, 2"),
         ("responseTimeout: 9999999999", "responseTimeout is 9,999,999,999; at most 86,400"),
         ("minWorkers: null", "minWorkers"),
-        ("minWorkers: .nan", "a value that JSON has not"),
+        ("minWorkers: .nan", "a value that JSON does not have"),
         ("minWorkers: -1", "minWorkers"),
-        ("marquee: {defaults: {guidance_scale: .nan}}", "a value that JSON has not"),
-        ("marquee: {defaults: {guidance_scale: .inf}}", "a value that JSON has not"),
+        ("marquee: {defaults: {guidance_scale: .nan}}", "a value that JSON does not have"),
+        ("marquee: {defaults: {guidance_scale: .inf}}", "a value that JSON does not have"),
         ("marquee: {defaults: null}", "defaults"),
         ("marquee: [1]", "marquee"),
-        ("marquee: 2026-11-24", "a value that JSON has not"),
-        ("2026-11-24: 1", "a value that JSON has not"),
+        ("marquee: 2026-11-24", "a value that JSON does not have"),
+        ("2026-11-24: 1", "a value that JSON does not have"),
         ("- a", "list where keys"),
         ("just words", "str where keys"),
         ("!!python/object/apply:os.system [x]", "not YAML of plain values"),

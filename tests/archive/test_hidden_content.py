@@ -89,9 +89,9 @@ def entry(start: int, end: int, shape: Any = None, dtype: str = "U8") -> dict[st
         (tensors({"a": entry(0, 4), "b": entry(2, 6)}, bytes(6)), "'b' do not follow"),
         (tensors({"a": entry(0, 4), "b": entry(0, 4)}, bytes(4)), "do not follow"),
         (tensors({"a": entry(0, 4), "b": entry(8, 12)}, bytes(12)), "'b' do not follow"),
-        (tensors({"a": entry(0, 4)}, bytes(5)), "where its header promises"),
-        (tensors({"a": entry(0, 40)}, bytes(4)), "where its header promises"),
-        (tensors({"a": entry(0, 1 << 61)}, bytes(4)), "where its header promises"),
+        (tensors({"a": entry(0, 4)}, bytes(5)), "bytes, and its header says"),
+        (tensors({"a": entry(0, 40)}, bytes(4)), "bytes, and its header says"),
+        (tensors({"a": entry(0, 1 << 61)}, bytes(4)), "bytes, and its header says"),
         (tensors({"a": entry(0, 1 << 80)}, bytes(4)), "no counts"),
         (tensors({"a": entry(-4, 0, [4])}, bytes(4)), "no counts"),
         (tensors({"a": entry(4, 0, [-4])}, bytes(4)), "no counts"),
@@ -102,7 +102,7 @@ def entry(start: int, end: int, shape: Any = None, dtype: str = "U8") -> dict[st
         (tensors({"a": {"dtype": ["U8"], "shape": [4], "data_offsets": [0, 4]}}, bytes(4)), "damaged"),
         (
             tensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{}}', b"x"),
-            "stands in it twice",
+            "is in it twice",
         ),
         (tensors(b'{"a":{"dtype":"U8","shape":[NaN],"data_offsets":[0,1]}}', b"x"), "NaN"),
         (tensors({"a": entry(0, 4), "__metadata__": {"x": 1}}, bytes(4)), "__metadata__"),
@@ -119,7 +119,7 @@ def test_unsound_tensors_are_refused_by_their_name(
     archive: Path, tmp_path: Path, content: bytes, reason: str
 ) -> None:
     found = with_member(archive, tmp_path, UNET, content)
-    assert f"{UNET} is no sound safetensors file: " in found
+    assert f"{UNET} is not a valid safetensors file: " in found
     assert reason in found
     assert "pickle" not in found
 

@@ -175,9 +175,9 @@ def test_pickle_is_found_by_name_and_by_content(
     [
         ("handler/notes.json", gzip.compress(b"x", mtime=0), "is gzip by its content"),
         ("packages/x/METADATA", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'}", "is a NumPy array by its content"),
-        ("model/unet/weights.dat", b"x", "is no file of a model by its name (.dat"),
-        ("model/unet/weights", b"x", "is no file of a model by its name (no suffix"),
-        ("model/x.so", b"\x7fELF", "is no file of a model by its name (.so"),
+        ("model/unet/weights.dat", b"x", "has a suffix that no file of a model has (.dat"),
+        ("model/unet/weights", b"x", "has a suffix that no file of a model has (no suffix"),
+        ("model/x.so", b"\x7fELF", "has a suffix that no file of a model has (.so"),
         ("model/unet/x.json", b"\x7fELF", "is machine code by its content"),
         ("handler/x.so", b"x", "is a shared library by its name"),
         ("compiled/other.so", b"x", "is a shared library by its name"),
@@ -260,7 +260,7 @@ def test_a_truncated_archive_is_one_clear_line(
     archive: Path, tmp_path: Path, spoil: Callable[[bytes], bytes]
 ) -> None:
     (tmp_path / "model.mar").write_bytes(spoil(archive.read_bytes()))
-    with pytest.raises(MarqueeError, match=r"model\.mar is no complete archive"):
+    with pytest.raises(MarqueeError, match=r"model\.mar is not a complete archive"):
         inspect_archive(tmp_path / "model.mar", Silent())
 
 

@@ -248,7 +248,7 @@ def test_what_cannot_be_served_is_refused_by_name(tmp_path: Path, kind: str) -> 
     [
         ("x.safetensors", b"", "no safetensors header"),
         ("x.safetensors", b"\x80\x04K\x01.", "no safetensors header"),
-        ("x.safetensors", save(peft())[:-1], "bytes where its header promises"),
+        ("x.safetensors", save(peft())[:-1], "bytes, and its header says"),
         ("x.safetensors", struct.pack("<Q", 4) + b"[[[[", "header is damaged"),
         ("x.ckpt", b"x", "pickle"),
         ("gone.safetensors", None, "does not exist"),
@@ -268,12 +268,12 @@ def test_a_file_that_is_no_safetensors_is_refused(
     ("option", "named"),
     [
         ("ink", "names no file"),
-        ("=x.safetensors", "'' is no name"),
-        ("../ink={file}", "'../ink' is no name"),
-        ("Ink={file}", "'Ink' is no name"),
-        ("i" * 65 + "={file}", "is no name"),
-        ("ink={file}:", "'' is no weight"),
-        ("ink={file}:strong", "'strong' is no weight"),
+        ("=x.safetensors", "'' is not a name"),
+        ("../ink={file}", "'../ink' is not a name"),
+        ("Ink={file}", "'Ink' is not a name"),
+        ("i" * 65 + "={file}", "is not a name"),
+        ("ink={file}:", "'' is not a weight"),
+        ("ink={file}:strong", "'strong' is not a weight"),
         ("ink={file}:nan", "finite"),
         ("ink={file}:1e9", "-10 to 10"),
     ],
@@ -303,6 +303,6 @@ def test_the_command_packs_a_lora_with_its_weight_and_replaces_no_input(tmp_path
     assert done.exit_code == 0, done.exception
     loras = yaml.safe_load(read_members(out)["model-config.yaml"])["marquee"]["loras"]
     assert {name: one["default_weight"] for name, one in loras.items()} == {"ink": 1.0, "pen": 0.25}
-    with pytest.raises(MarqueeError, match="it is made from that file"):
+    with pytest.raises(MarqueeError, match="the archive is made from that file"):
         build(BuildConfig(str(MODEL), file, loras=(LoraFile("ink", file),)), Silent())
     assert load_file(file)

@@ -166,7 +166,7 @@ def test_families_that_share_a_class_are_told_by_the_unet(
     ("name", "content", "reason"),
     [
         ("a.ckpt", b"x", "is a pickle by its name"),
-        ("a.safetensors", b"x", "is no sound safetensors file"),
+        ("a.safetensors", b"x", "is not a valid safetensors file"),
         ("a.txt", b"x", "a.txt is neither a folder nor a .safetensors file"),
         ("/dev/zero", None, "is a device"),
         ("gone.safetensors", None, "does not exist"),

@@ -75,7 +75,7 @@ def test_each_round_has_requests_of_its_own_and_every_twentieth_is_poison() -> N
     assert first == again != other
     bad = [
         body["instances"][0]["num_inference_steps"] == "many"
-        for body in itertools.islice(traffic.poisoned(traffic.mixed(), served.POISONED), 40)
+        for body in itertools.islice(traffic.with_invalid(traffic.mixed(), served.ONE_INVALID_OF), 40)
     ]
     assert [index for index, poisoned in enumerate(bad) if poisoned] == [19, 39]
 

@@ -63,7 +63,7 @@ def raising(error: BaseException) -> Callable[[], NoReturn]:
         (
             PermissionError(errno.EACCES, "Permission denied", "/x"),
             1,
-            "error: /x cannot be used: Permission denied\n  cure: check the path and who may use it\n",
+            "error: /x cannot be used: Permission denied\n  cure: check the path and its permissions\n",
         ),
     ],
 )

@@ -246,5 +246,5 @@ def test_bytecode_of_another_python_is_refused() -> None:
     target = Target("test", None, "2.7", "2.4", None, None)
     with pytest.raises(MarqueeError, match=r"test has 2\.7"):
         bytecode_members([], target, Path(sys.executable))
-    with pytest.raises(MarqueeError, match="no Python that runs"):
+    with pytest.raises(MarqueeError, match="cannot be run as Python"):
         bytecode_members([], target, Path("/nowhere/python"))

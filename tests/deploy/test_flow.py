@@ -186,7 +186,7 @@ def test_a_model_somebody_else_made_is_not_touched(
 
 def test_an_archive_of_somebody_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.mar").write_bytes(b"no zip")
-    with pytest.raises(MarqueeError, match="is no complete archive"):
+    with pytest.raises(MarqueeError, match="is not a complete archive"):
         read_archive(tmp_path / "x.mar")
     with pytest.raises(MarqueeError, match="does not exist"):
         read_archive(tmp_path / "none.mar")

@@ -88,7 +88,7 @@ def test_a_disabled_api_missing_permissions_and_no_quota(
     assert "aiplatform.endpoints.deploy" in found["permissions"][1]
     assert "aiplatform.models.upload" not in found["permissions"][1]
     assert found["quota"][0] == "problem"
-    assert "allows 0, and 1 are wanted" in found["quota"][1]
+    assert "allows 0, and the deployment needs 1" in found["quota"][1]
 
 
 def test_what_cannot_be_asked_is_a_notice_and_no_alarm(google: Connection, tmp_path) -> None:

@@ -12,7 +12,7 @@ from pipeline.archive.selection import Selection
 
 COMPONENTS = ("unet", "text_encoder")
 EMBEDDING = "embedding."
-"""CLIP's tables of tokens and positions have the shape of a linear layer, and are none."""
+"""CLIP's tables of tokens and positions have the shape of a linear layer and are not one."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def check_names(loras: Sequence[LoraFile]) -> None:
     for lora in loras:
         if not NAME.fullmatch(lora.name):
             raise MarqueeError(
-                f"--lora: {lora.name[:100]!r} is no name for a LoRA;"
+                f"--lora: {lora.name[:100]!r} is not a name for a LoRA;"
                 " 1 to 64 of the characters a-z, 0-9, _ and - are",
                 FORM,
             )
@@ -70,7 +70,7 @@ def _parse(option: str) -> LoraFile:
         number = float(weight)
     except ValueError:
         raise MarqueeError(
-            f"--lora {name}: {rest[:200]} does not exist, and {weight[:50]!r} is no weight", FORM
+            f"--lora {name}: {rest[:200]} does not exist, and {weight[:50]!r} is not a weight", FORM
         ) from None
     if not math.isfinite(number):
         raise MarqueeError(f"--lora {name}: the default weight is {weight}; it must be a finite number", FORM)

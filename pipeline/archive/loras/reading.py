@@ -1,4 +1,4 @@
-"""One LoRA file, checked whole against the model; what differs in its names is gone afterwards."""
+"""Reads one LoRA file and checks it against the model; its parts then have the model's names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CheckedLora:
 
 
 def read_lora(lora: LoraFile, layers: Layers) -> CheckedLora:
-    """Read a file's header and look at all its values; raises MarqueeError naming what cannot be served."""
+    """Read a file's header and all its values; raises MarqueeError that names a part marquee cannot serve."""
     tensors, metadata = _read_header(lora)
     groups = _group(lora, tensors, layers)
     settings = _adapter_settings(lora, metadata)
@@ -76,7 +76,7 @@ def _refused(lora: LoraFile, reason: str, cure: str) -> MarqueeError:
 
 
 def _read_header(lora: LoraFile) -> tuple[tuple[StoredTensor, ...], Mapping[str, Any]]:
-    cure = "a LoRA is packed from a .safetensors file alone; a pickle can run any code when it is loaded"
+    cure = "a LoRA is packed only from a .safetensors file; a pickle can run any code when it is loaded"
     if lora.path.suffix.lower() in PICKLE_SUFFIXES:
         raise _refused(lora, "it is a pickle by its name", cure)
     with open_regular(lora.path, f"name the LoRA's file: --lora {lora.name}=FILE") as file:
@@ -105,7 +105,9 @@ def _group(
         named = read_name(tensor.name)
         if named is None:
             raise _refused(
-                lora, f"{shown} is no name of a LoRA's tensor in peft, diffusers or kohya's tools", SERVED
+                lora,
+                f"{shown} is not the name of a LoRA's tensor in peft, diffusers or kohya's tools",
+                SERVED,
             )
         layer = find_layer(named.stem, layers)
         if layer is None:

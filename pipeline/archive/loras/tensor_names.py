@@ -44,7 +44,7 @@ OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out"
 
 @dataclass(frozen=True)
 class NamedTensor:
-    """What a tensor's name says: down, up or alpha of the layer that ``stem`` names."""
+    """The meaning of a tensor's name: down, up or alpha of the layer that ``stem`` names."""
 
     stem: str
     kind: str
@@ -59,12 +59,12 @@ def read_name(name: str) -> NamedTensor | None:
 
 
 def other_kind(name: str) -> str:
-    """What kind of adapter writes such a tensor, where it is none that marquee serves; else empty."""
+    """The kind of adapter that such a tensor belongs to, where marquee does not serve it; else empty."""
     return next((kind for form, kind in OTHERS if form.search(name)), "")
 
 
 def find_layer(stem: str, layers: Layers) -> ModelLayer | None:
-    """The layer that a stem names, None where the model has none such."""
+    """The layer that a stem names; None where the model has no such layer."""
     for component, path in _readings(PEFT_PREFIX.sub("", stem)):
         if layer := layers.get((component, path)):
             return layer

@@ -51,6 +51,6 @@ def _check_version(python: Path, target: Target) -> None:
     try:
         answer = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise MarqueeError(f"{python} is no Python that runs: {error}") from error
+        raise MarqueeError(f"{python} cannot be run as Python: {error}") from error
     if answer.stdout.strip() != target.python:
         raise MarqueeError(f"{python} is Python {answer.stdout.strip()}; {target.name} has {target.python}")

@@ -22,7 +22,7 @@ def package_members(target: Target, cache: Path, progress: Progress) -> list[Mem
 
 
 def wheel_members(wheels: Sequence[Path]) -> list[Member]:
-    """What ships of some wheels; raises MarqueeError where two bring the same file."""
+    """The files of some wheels that are packed; raises MarqueeError where two hold the same file."""
     rules = trim_rules()
     members: dict[str, Member] = {}
     for wheel in wheels:
@@ -34,7 +34,7 @@ def wheel_members(wheels: Sequence[Path]) -> list[Member]:
 
 
 def ships(name: str, rules: Trim) -> bool:
-    """Whether a wheel's file travels: what no pattern drops, and what a pattern keeps all the same."""
+    """Whether a wheel's file is packed: no pattern drops it, or another pattern keeps it."""
     dropped = any(fnmatchcase(name, pattern) for pattern in rules.drop)
     return not dropped or any(fnmatchcase(name, pattern) for pattern in rules.keep)
 

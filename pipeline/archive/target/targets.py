@@ -15,7 +15,7 @@ _FOLDER = files(__package__)
 
 @dataclass(frozen=True)
 class Target:
-    """A container an archive can be built for; what is None is unknown or not needed.
+    """A container that an archive can be built for; None means unknown or not needed.
 
     ``lock`` names the pip lock file of the packages that travel inside the archive; they run only on this
     ``python`` and ``platform`` (as ``sysconfig.get_platform`` says it, with an underscore).
@@ -61,19 +61,19 @@ def target_names() -> tuple[str, ...]:
 
 
 def container_record(target: Target) -> bytes:
-    """What an archive says of the container it was built for; handler/model/vendored.py reads it."""
+    """The archive's record of the container it was built for; handler/model/vendored.py reads it."""
     record = {"container": target.name, "python": target.python_tag, "platform": target.platform}
     return json.dumps(record, indent=2).encode()
 
 
 def trim_rules() -> Trim:
-    """What of the packages stays out of an archive."""
+    """The files of packages that are not packed."""
     rules = _document()["trim"]
     return Trim(drop=tuple(rules["drop"]), keep=tuple(rules["keep"]))
 
 
 def start_cost_seconds() -> float:
-    """How much later the first picture comes with packages inside, as last rehearsed."""
+    """Seconds by which packages inside delay the first picture, as last rehearsed."""
     return float(_document()["start_cost_seconds"])
 
 

@@ -19,7 +19,7 @@ _LOCKED = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$")
 
 @dataclass(frozen=True)
 class LockedPackage:
-    """One line of a lock file: exactly one wheel will do."""
+    """One line of a lock file, which allows exactly one wheel."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ def _cached(packages: list[LockedPackage], cache: Path) -> dict[LockedPackage, P
 
 
 def _download(target: Target, lock: str, cache: Path) -> None:
-    """Let pip resolve nothing: the lock says it all, for the target's Python and not for this one."""
+    """Download with pip, which resolves nothing: the lock lists every wheel for the target's Python."""
     requirements = cache / str(target.lock)
     requirements.write_text(lock, encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]

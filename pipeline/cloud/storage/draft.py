@@ -1,4 +1,4 @@
-"""Content on its way in: written once, measured and checksummed as it passes."""
+"""Content of an upload while it arrives: written once, with its size and checksums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MD5_WORKERS = ThreadPoolExecutor(2, "md5")
 
 @dataclass(frozen=True)
 class Checksums:
-    """What the sender says of the whole content, in base64; None where it says nothing."""
+    """The sender's checksums of the whole content, in base64; None where it sent none."""
 
     crc32c: str | None = None
     md5: str | None = None

@@ -39,5 +39,5 @@ def precondition_failed() -> StorageError:
 
 
 def not_emulated(feature: str) -> StorageError:
-    """Refuse what would otherwise be silently ignored."""
+    """Refuse a parameter that would otherwise be ignored silently."""
     return StorageError(501, "notImplemented", f"marquee's local cloud does not emulate {feature}.")

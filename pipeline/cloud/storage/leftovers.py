@@ -1,4 +1,4 @@
-"""Content that a server which was killed left without a name."""
+"""Removes content that belongs to no object after a server was killed."""
 
 from __future__ import annotations
 

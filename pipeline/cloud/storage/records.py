@@ -1,4 +1,4 @@
-"""What the store remembers of a bucket and of an object."""
+"""The records of buckets and objects in the store."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def bucket_resource(bucket: Bucket, base_url: str) -> dict[str, Any]:
 
 
 def bucket_settings(resource: dict[str, Any], project: str) -> dict[str, Any]:
-    """What a new bucket keeps of the resource sent, with Google's defaults filled in."""
+    """The settings of a new bucket from the resource that was sent, with Google's defaults."""
     refuse_bucket_features(resource)
     settings = {**BUCKET_DEFAULTS, **bucket_changes(resource)}
     settings["location"] = str(settings["location"]).upper()
@@ -116,7 +116,7 @@ def etag(stored: StoredObject) -> str:
 
 
 def object_settings(resource: dict[str, Any]) -> dict[str, Any]:
-    """What an object keeps of the resource sent; the rest is the server's to say."""
+    """The settings of an object from the resource that was sent; the server sets the other fields."""
     for feature in ("temporaryHold", "eventBasedHold", "retention", "kmsKeyName"):
         if resource.get(feature):
             raise not_emulated(f"{feature} of objects")

@@ -1,4 +1,4 @@
-"""Resumable uploads: sessions on disk, so that an upload goes on after a cut or a restart of the server."""
+"""Resumable uploads: sessions on disk, so that an upload continues after a cut or a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRANULE = 256 * 1024
 
 @dataclass(frozen=True)
 class Session:
-    """An upload that was announced. ``total`` is None until it is said; ``result`` once it is done."""
+    """An upload's session. ``total`` is None until the client sends it; ``result`` is set once it is done."""
 
     id: str
     bucket: str

@@ -1,4 +1,4 @@
-"""What the three APIs share: the store, the uploads under way, and the faults to make."""
+"""Shared by the three APIs: the store, the running uploads, and the faults that are set."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _complete(service: Service, request: Request) -> Response:
 
 
 def _refuse_preconditions(request: Request) -> None:
-    """XML multipart uploads take none, so that a caller who relies on one must hear of it."""
+    """Refuse preconditions: XML multipart uploads take none, and the caller may rely on one."""
     if any(header.lower().startswith("x-goog-if-") for header in request.headers):
         raise StorageError(400, "InvalidArgument", "Preconditions are not supported in multipart uploads.")
 

@@ -1,4 +1,4 @@
-"""What Vertex AI reads from Cloud Storage: the listing of a model's folder, and the archive itself."""
+"""Vertex AI's reads from Cloud Storage: the listing of a model's folder, and the archive."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Artifacts:
         return [stored.name.removeprefix(prefix) for stored in found if stored.name != prefix]
 
     def fetch_archive(self, uri: str, folder: Path) -> Path:
-        """Copy model.mar out of ``uri`` into ``folder``; raises ServiceFailure when it may or can not."""
+        """Copy model.mar out of ``uri`` into ``folder``; raises ServiceFailure when it may not or cannot."""
         bucket, prefix = _split(uri)
         name = f"{prefix}{ARCHIVE_NAME}"
         if self._faults.take("storage-permission-denied", f"{bucket}/{name}") is not None:

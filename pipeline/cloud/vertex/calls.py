@@ -1,4 +1,4 @@
-"""What every front end hands to a method and takes back from it."""
+"""The arguments and results of a method, the same for every front end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Call:
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """A container's answer that goes to the caller as it is, or a document of our own in plain JSON."""
+    """A container's answer that goes to the caller unchanged, or a document of the cloud's in plain JSON."""
 
     status: int
     body: bytes

@@ -1,4 +1,4 @@
-"""Where the shared table of rules becomes a refusal, and where injected faults do."""
+"""Turns broken rules of the shared table, and faults that are set, into refusals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NAMES = ("parent", "name", "endpoint")  # the fields that say which resource a 
 
 
 def enforce(violations: Iterable[Violation]) -> None:
-    """Refuse with the first violation that Google is known to refuse; what only the doctor names passes."""
+    """Refuse with the first violation that Google refuses; rules that only the doctor checks are skipped."""
     for violation in violations:
         if violation.rule.enforced:
             raise ServiceFailure(violation.code, violation.message)
 
 
 def failure_of(rule_id: str, field: str, value: object, **facts: object) -> ServiceFailure:
-    """The refusal that a rule of the table words."""
+    """The refusal with the text of a rule."""
     violation = table().violation(rule_id, field, value, **facts)
     return ServiceFailure(violation.code, violation.message)
 

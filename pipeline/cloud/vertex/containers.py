@@ -1,4 +1,4 @@
-"""What a deployed model's container is to the cloud around it, whoever runs it."""
+"""The interface between the cloud and a deployed model's container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """One replica to start: the archive, its image, how many threads it may use, how long it may take."""
+    """One replica to start: the archive, its image, its number of threads, and the time it has for that."""
 
     archive: Path
     folder: Path

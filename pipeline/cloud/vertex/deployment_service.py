@@ -41,7 +41,7 @@ _METRICS = {
 
 
 class DeploymentService:
-    """Puts models on endpoints and takes them off."""
+    """Deploys models to endpoints and undeploys them."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class DeploymentService:
         }
 
     def deploy(self, request: Any, _: Call) -> Any:
-        with self._operations.deciding:
+        with self._operations.lock:
             task = self._begin_deploy(request)
         return self._operations.first_answer(task)
 
@@ -117,7 +117,7 @@ class DeploymentService:
         try:
             self._deployments.deploy(Placement(task.plan["endpoint"], deployed, model), task.stop)
         except ServiceFailure:
-            task.check()  # a container that was told to give up did not fail
+            task.check()  # a container that was stopped did not fail
             raise
         if task.stop.is_set():
             self._deployments.undeploy(task.plan["key"])

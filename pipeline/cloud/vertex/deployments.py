@@ -1,4 +1,4 @@
-"""Deployed models as processes: what DeployModel starts, UndeployModel stops and a restart starts again."""
+"""The processes of deployed models: started, stopped, and started again after a restart of the cloud."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Deployments:
             raise
 
     def start(self, place: Placement, stop: threading.Event) -> None:
-        """Start what a deployed model needs from the archive kept here; raises ServiceFailure."""
+        """Start a deployed model's replicas from the archive kept here; raises ServiceFailure."""
         target = f"DeployModel/{place.deployed.display_name}"
         slow = self._faults.take("slow-start", target)
         if slow is not None:
@@ -89,7 +89,7 @@ class Deployments:
         return max(1, len(os.sched_getaffinity(0)) // (others + place.replicas))
 
     def undeploy(self, key: str) -> None:
-        """Let running requests finish, stop the replicas and forget the archive and the logs."""
+        """Let running requests finish, stop the replicas, and delete the archive and the logs."""
         with self._changed:
             replicas = self._running.pop(key, None)
         if replicas is not None:
@@ -97,13 +97,13 @@ class Deployments:
         shutil.rmtree(self._folder / key, ignore_errors=True)
 
     def lose(self, key: str) -> None:
-        """Note that a deployed model could not be started again, so that nobody waits for it."""
+        """Record that a deployed model could not be started again, so that no request waits for it."""
         with self._changed:
             self._lost.add(key)
             self._changed.notify_all()
 
     def replicas(self, key: str, seconds: float) -> ReplicaSet | None:
-        """The replicas of a deployed model; after a restart, waits so long until they run again."""
+        """The replicas of a deployed model; after a restart it waits until they run again."""
 
         def known() -> bool:
             return key in self._running or key in self._lost or self._closed.is_set()

@@ -1,4 +1,4 @@
-"""google.cloud.aiplatform.v1.EndpointService, but for deploying: deployment_service.py."""
+"""google.cloud.aiplatform.v1.EndpointService without deploying, which is in deployment_service.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UPDATABLE = {"display_name", "description", "labels", "traffic_split", "client_
 
 
 class EndpointService:
-    """Endpoints: created, listed, changed, deleted."""
+    """Creates, lists, changes and deletes endpoints."""
 
     def __init__(self, endpoints: Endpoints, operations: Operations, clock: Clock) -> None:
         self._endpoints = endpoints
@@ -61,7 +61,7 @@ class EndpointService:
             )
         )
         name = f"{location}/endpoints/{request.endpoint_id or new_number()}"
-        with self._operations.deciding:
+        with self._operations.lock:
             if self._endpoints.exists(name) or self._operations.busy("CreateEndpoint", "endpoint", name):
                 raise failure_of("already_exists", "endpoint_id", name, kind="Endpoint")
             plan = {"endpoint": name}
@@ -123,7 +123,7 @@ class EndpointService:
         return self._endpoints.change(read_endpoint(wanted.name), change)
 
     def delete(self, request: Any, _: Call) -> Any:
-        with self._operations.deciding:
+        with self._operations.lock:
             endpoint = self._endpoints.find(read_endpoint(request.name))
             held = [model.id for model in endpoint.deployed_models]
             if self._operations.busy("DeployModel", "endpoint", endpoint.name):

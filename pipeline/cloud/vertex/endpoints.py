@@ -17,7 +17,7 @@ from pipeline.cloud.vertex.records import Records, Shelf
 class Endpoints:
     """``dedicated_dns`` gives the host a dedicated endpoint answers at; it may differ after a restart.
 
-    ``replicas`` counts what runs of a deployed model, by its key.
+    ``replicas`` gives the number of running replicas of a deployed model, by its key.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Endpoints:
         ]
 
     def _live(self, endpoint: Any) -> Any:
-        """The endpoint with what is true only now: the host it answers at and the replicas that run."""
+        """The endpoint with its present host and its present number of replicas."""
         if endpoint.dedicated_endpoint_enabled:
             endpoint.dedicated_endpoint_dns = self._dedicated_dns()
         for deployed in endpoint.deployed_models:

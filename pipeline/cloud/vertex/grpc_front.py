@@ -18,8 +18,8 @@ from pipeline.cloud.vertex.failures import ServiceFailure, code_of_http_status, 
 from pipeline.cloud.vertex.methods import Method
 from pipeline.cloud.vertex.rest_front import unserved
 
-# The service states its own limits in its own words, so gRPC's (4 MiB) must not come first. This one only
-# bounds what is held in memory before, also of a compressed message.
+# The service refuses large messages with its own text, so gRPC's limit (4 MiB) must not apply first. This one
+# only bounds the memory that a message takes before that, also a compressed one.
 _MOST_BYTES = 64 << 20
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MOST_BYTES),

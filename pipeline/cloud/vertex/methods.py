@@ -1,7 +1,7 @@
 """The table of methods the local Vertex AI answers to, derived at run time from the installed SDK.
 
 The SDK ships no servicer classes, so a recording channel asks each client transport which gRPC paths and
-request classes it uses, and the transport's REST base names the routes: message shapes cannot drift from it.
+request classes it uses, and the transport's REST base names the routes. So the messages always fit the SDK.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Method:
 
 
 class _RecordingChannel:
-    """Stands where a gRPC channel would and notes what a transport asks of it."""
+    """Takes the place of a gRPC channel and records the methods that a transport creates."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, bool, Any]] = []

@@ -38,7 +38,7 @@ _UPDATABLE = {"display_name", "description", "version_description", "labels"}
 
 
 class Artifacts(Protocol):
-    """What the registry asks of Cloud Storage."""
+    """The part of Cloud Storage that the registry reads."""
 
     def names(self, uri: str) -> list[str]:
         """The objects below a gs:// folder, relative to it; empty when there is none."""
@@ -88,7 +88,7 @@ class ModelService:
                 enforce(rules.check_model_directory(model.artifact_uri, names))
             elif not names:
                 raise failure_of("artifact_missing", "artifact_uri", model.artifact_uri)
-        with self._operations.deciding:
+        with self._operations.lock:
             resource = self._place(request, location)
             plan = {"model": resource, "version": self._models.next_version(resource)}
             task = self._operations.begin("UploadModel", resource, request, plan, model.display_name)
@@ -177,7 +177,7 @@ class ModelService:
 
     def delete(self, request: Any, _: Call) -> Any:
         name = ModelName(read_model(request.name).resource, "")
-        with self._operations.deciding:
+        with self._operations.lock:
             model = self._models.find(name)
             enforce(rules.check_model_delete(name.resource, self._deployed_on(name)))
             plan = {"model": name.resource, "version": None}
@@ -188,7 +188,7 @@ class ModelService:
         name = read_model(request.name)
         if not name.version:
             raise invalid("DeleteModelVersion needs a model version: models/MODEL@VERSION.")
-        with self._operations.deciding:
+        with self._operations.lock:
             model = self._models.find(name)
             self._check_version_delete(model)
             plan = {"model": model.name, "version": model.version_id}
@@ -210,7 +210,7 @@ class ModelService:
 
 
 def _check_routes(container: Any) -> None:
-    """Both are appended to the replica's address, and must not lead anywhere else."""
+    """Refuse routes that lead elsewhere when they are appended to the replica's address."""
     for field in ("predict_route", "health_route"):
         route = getattr(container, field)
         if route and not re.fullmatch(r"/(?!/)[\w.~:/-]*", route, re.ASCII):

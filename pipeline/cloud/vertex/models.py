@@ -41,7 +41,7 @@ class Models:
         return [model for model in models if DEFAULT_ALIAS in model.version_aliases]
 
     def next_version(self, resource: str) -> str:
-        """A version id never given before, not even to a version deleted since."""
+        """A version id that was never used before, also not by a version that is deleted now."""
         with self._records.lock:
             number = int(self._records.get(_COUNTER, resource) or 0) + 1
             self._records.put(_COUNTER, resource, str(number))
@@ -67,7 +67,7 @@ class Models:
         self._shelf.put(f"{model.name}@{model.version_id}", model)
 
     def remove(self, resource: str, version: str | None = None) -> None:
-        """Forget one version, or all of them."""
+        """Delete one version, or all of them."""
         with self._records.lock:
             for model in self.versions(resource):
                 if version in (None, model.version_id):

@@ -1,4 +1,4 @@
-"""Resource names: Google answers with the project's number whatever the caller wrote, and so does this."""
+"""Resource names. As at Google, answers have the project's number, whatever the caller wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mixins every client has: google.longrunning.Operations, cloud.location.Locations, iam.v1.IAMPolicy."""
+"""The services that every client has: longrunning.Operations, location.Locations, iam.v1.IAMPolicy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DEFAULT_WAIT_SECONDS = 30.0
 
 
 class OperationService:
-    """What a client can ask about work that takes time."""
+    """The calls about long-running operations."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
@@ -45,7 +45,7 @@ class OperationService:
         return operations_pb2.ListOperationsResponse(operations=kept, next_page_token=token)
 
     def wait(self, request: Any, _: Call) -> Any:
-        """The operation once it is done, or as it stands when the timeout is over."""
+        """The operation once it is done, or in its present state when the timeout is over."""
         operation = self._operations.read(request.name)
         task = self._operations.running(operation.name)
         if task is not None:
@@ -84,7 +84,7 @@ def _location(name: str) -> Any:
 
 
 class Permissions:
-    """IAM as far as a caller sees it: all is allowed until a ``permission-denied`` fault takes it away."""
+    """IAM as callers see it: everything is allowed unless the fault ``permission-denied`` is set."""
 
     def __init__(self, faults: FaultBook) -> None:
         self._faults = faults

@@ -1,4 +1,4 @@
-"""Long-running operations: recorded before they start, run in threads, taken up again after a restart."""
+"""Long-running operations: recorded before they start, run in threads, continued after a restart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.cloud.vertex.names import new_number
 from pipeline.cloud.vertex.records import Records
 
 _KIND = "operation"
-_PROMPT_SECONDS = 0.3  # work that takes less is reported done by the very call that started it
+_PROMPT_SECONDS = 0.3  # shorter work is reported done by the call that starts it
 _METADATA: Mapping[str, type[Any]] = {
     "UploadModel": UploadModelOperationMetadata,
     "DeleteModel": DeleteOperationMetadata,
@@ -45,12 +45,12 @@ _METADATA: Mapping[str, type[Any]] = {
 
 
 class Stopped(Exception):
-    """The local cloud goes down while an operation runs; it is taken up again at the next start."""
+    """The local cloud stops while an operation runs; the operation continues at the next start."""
 
 
 @dataclass
 class Task:
-    """One operation's work: what was asked, what was decided when it began, and whether to give up.
+    """The work of one operation: its request, the choices made when it began, and an event to stop it.
 
     ``plan`` holds JSON values, such as an id chosen at the beginning, so that a second run does the same.
     """
@@ -81,7 +81,7 @@ Work = Callable[[Task], Any]
 
 
 class Operations:
-    """Runs the work of long-running operations and keeps what became of it."""
+    """Runs the work of long-running operations and keeps the results."""
 
     def __init__(self, records: Records, clock: Clock, faults: FaultBook) -> None:
         self._records = records
@@ -95,7 +95,7 @@ class Operations:
         self._works.update(works)
 
     def resume(self) -> None:
-        """Take up what an earlier process left undone."""
+        """Continue the operations that an earlier process left unfinished."""
         for text in self._records.all(_KIND):
             record = json.loads(text)
             if not record["operation"].get("done"):
@@ -107,8 +107,11 @@ class Operations:
         self._pool.shutdown(wait=True)
 
     @property
-    def deciding(self) -> threading.RLock:
-        """Held from looking what is there or under way until ``begin``: of two equal calls one is refused."""
+    def lock(self) -> threading.RLock:
+        """A lock to hold from the check for existing and running work until ``begin``.
+
+        With it one of two equal calls is refused.
+        """
         return self._records.lock
 
     def begin(self, method: str, resource: str, request: Any, plan: dict[str, Any], title: str) -> Task:
@@ -125,7 +128,7 @@ class Operations:
         return task
 
     def first_answer(self, task: Task) -> Any:
-        """What the call that began it gets: the operation, already done if its work is quick."""
+        """The answer to the call that began it: the operation, already done if its work is short."""
         task.settled.wait(_PROMPT_SECONDS)
         return self.read(task.name)
 
@@ -165,7 +168,7 @@ class Operations:
         return self._works[task.method](task)
 
     def _settle(self, task: Task, future: Future[Any]) -> None:
-        """Write down how the work ended; of work that was stopped with the cloud nothing is written."""
+        """Record the result of the work; nothing is recorded for work that was stopped with the cloud."""
         error = future.exception()
         with self._records.lock:
             if not isinstance(error, Stopped):

@@ -1,4 +1,4 @@
-"""One model on one endpoint: what its containers are told and where its files lie."""
+"""One model on one endpoint: the environment of its containers, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _START_SECONDS = 1800.0  # how long a container may load here, unless the model 
 
 
 def place_key(endpoint: str, deployed_id: str) -> str:
-    """What a deployed model is known by: its id is unique on its endpoint alone. Good as a file name."""
+    """The key of a deployed model, usable as a file name; its id is unique only on its endpoint."""
     digest = hashlib.sha256(endpoint.encode()).hexdigest()[:8]
     return f"{endpoint.rpartition('/')[2]}-{digest}-{deployed_id}"
 
@@ -33,7 +33,7 @@ class Placement:
 
     @property
     def replicas(self) -> int:
-        """How many run here: the least that is asked for, and one where that is none."""
+        """The number of replicas: the minimum of the request, and one where that is 0."""
         least: int = self.deployed.dedicated_resources.min_replica_count
         return max(1, least)
 

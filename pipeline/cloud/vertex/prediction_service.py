@@ -1,4 +1,4 @@
-"""google.cloud.aiplatform.v1.PredictionService: a request finds its model, its replica and its limits."""
+"""google.cloud.aiplatform.v1.PredictionService: sends a request to a replica, within the limits."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class PredictionService:
         return RawAnswer(answer.status, answer.body, answer.content_type, headers)
 
     def stream_raw_predict(self, request: Any, call: Call) -> RawAnswer:
-        """The same in one piece; of custom models only dedicated endpoints stream (SDK: models.py)."""
+        """RawPredict's answer in one piece; only dedicated endpoints stream custom models (SDK)."""
         if not call.dedicated:
             raise failure_of("stream_raw_predict", "endpoint", request.endpoint)
         return self.raw_predict(request, call)
@@ -98,7 +98,7 @@ class PredictionService:
         return endpoint
 
     def _ask(self, endpoint: Any, body: bytes, content_type: str, call: Call) -> tuple[Any, RawAnswer]:
-        """Send a body to a replica of the model whose turn it is, within the endpoint's limits."""
+        """Send a body to a replica of the model that the split chooses, within the endpoint's limits."""
         if not endpoint.traffic_split:
             raise failure_of("no_traffic", "endpoint", endpoint.name)
         chosen = self._splitter.choose(endpoint.name, dict(endpoint.traffic_split))
@@ -127,7 +127,7 @@ class PredictionService:
 
 
 class _Waking:
-    """The ``scaled-to-zero`` fault: the first request wakes the model; until it is up, all are dropped."""
+    """The fault ``scaled-to-zero``: the first request starts the model; until it runs, all are refused."""
 
     def __init__(self, clock: Clock, faults: FaultBook) -> None:
         self._clock = clock

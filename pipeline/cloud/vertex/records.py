@@ -1,4 +1,4 @@
-"""What the local Vertex AI remembers: resources as JSON in one SQLite file, in the order they were made."""
+"""The resources of the local Vertex AI: JSON in one SQLite file, in the order of their creation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Records:
-    """Texts by kind and name. ``lock`` is held by whoever reads, decides and then writes."""
+    """Texts by kind and name. Hold ``lock`` to read and then write in one step."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ _RETRY_SECONDS = 30.0  # after a dead replica did not start again
 
 
 class ReplicaSet:
-    """Each request goes to the replica with the fewest in hand."""
+    """Each request goes to the replica with the fewest running requests."""
 
     def __init__(self, start: StartContainer) -> None:
         self._start = start
@@ -53,7 +53,7 @@ class ReplicaSet:
             replica.container.stop()
 
     def replace_dead(self, stop: threading.Event) -> None:
-        """Start again what has ended by itself, as Google does when nothing accepts connections any more."""
+        """Restart replicas that ended by themselves, as Google does when none accepts connections."""
         for replica in list(self._replicas):
             if replica.container.is_running() or time.monotonic() < replica.retry_at:
                 continue

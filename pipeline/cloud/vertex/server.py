@@ -1,4 +1,4 @@
-"""The local Vertex AI as one thing to start and stop: services, fronts and what they remember."""
+"""Starts and stops the local Vertex AI: its services, its front ends and its records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VertexServers:
     close: Callable[[], None]
 
     def stop(self) -> None:
-        """Stop answering, leave running operations to the next start, end every replica."""
+        """Stop answering and end every replica; running operations continue at the next start."""
         self.close()
 
 

@@ -37,7 +37,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Vertex:
-    """Everything behind the fronts. ``dedicated_dns`` is set by whoever knows the port."""
+    """The services behind the front ends. The server that knows the port sets ``dedicated_dns``."""
 
     def __init__(
         self, folder: Path, artifacts: Artifacts, start: StartContainer, clock: Clock, faults: FaultBook
@@ -61,7 +61,7 @@ class Vertex:
         self._starter = threading.Thread(target=self._restart_models, name="restart", daemon=True)
 
     def handlers(self) -> Mapping[str, Handler]:
-        """What answers each ``Service.Method``; set faults come first."""
+        """The handler of each ``Service.Method``; a fault that is set comes first."""
         served: dict[str, Handler] = {
             **self._model_service.handlers(),
             **self._endpoint_service.handlers(),
@@ -80,7 +80,7 @@ class Vertex:
         }
 
     def resume(self) -> None:
-        """Start the deployed models again and take up unfinished operations, without waiting for either."""
+        """Start the deployed models again and continue unfinished operations, without waiting for either."""
         self._operations.resume()
         self._starter.start()
 

@@ -37,7 +37,7 @@ class TorchServeContainer:
 
 
 def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
-    """Start TorchServe; ready means a READY worker, of which the prebuilt container's /ping knows nothing.
+    """Start TorchServe; it is ready with a READY worker, which the prebuilt container's /ping does not check.
 
     Raises NeverReady, with all processes ended, also when ``stop`` is set meanwhile.
     """
@@ -54,11 +54,11 @@ def start_torchserve(spec: ContainerSpec, stop: threading.Event) -> Container:
 
 
 def _refuse_misfit(spec: ContainerSpec) -> None:
-    """This machine may have what the container lacks; the refusal is the container's, in its own words."""
+    """Refuse, with the container's text, an archive that the container could not run but this machine can."""
     try:
         lines = container_log(spec.archive, spec.image_uri)
     except (OSError, zipfile.BadZipFile, ValueError):
-        return  # no archive at all: starting it says so better
+        return  # not an archive: TorchServe reports it better
     if lines:
         raise NeverReady(
             [*lines, f"{spec.image_uri} is not known to run this archive: marquee doctor names why"]

@@ -1,4 +1,4 @@
-"""Which deployed model a request goes to."""
+"""Chooses the deployed model for a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.environment import read_environment
 
 
 class TrafficSplitter:
-    """By chance, in proportion to the shares, as a real endpoint does: a share is no promise of a turn.
+    """Chooses at random, in proportion to the shares, as a real endpoint does.
 
     ``seed`` repeats a sequence of choices, for tests; without one the environment variable
     MARQUEE_TRAFFIC_SEED is read, and without that every cloud chooses anew.

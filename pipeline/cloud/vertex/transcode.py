@@ -29,7 +29,7 @@ def find_route(methods: Iterable[Method], verb: str, path: str) -> tuple[Method,
 
 
 def read_request(method: Method, route: Route, match: re.Match[str], query: str, body: bytes) -> Any:
-    """The request message that an HTTP request stands for; raises ServiceFailure INVALID_ARGUMENT."""
+    """The request message of an HTTP request; raises ServiceFailure INVALID_ARGUMENT."""
     document = _read_json(body) if route.body else {}
     if route.body not in ("", "*"):
         document = {route.body: document}
