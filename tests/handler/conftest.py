@@ -15,7 +15,9 @@ CONFIG = """
 maxWorkers: 1
 marquee:
   defaults: {num_inference_steps: 3, width: 64, height: 64, output_format: png}
-  limits: {max_width: 128, max_height: 128, max_pixels: 8192, max_instances: 4, max_prompt_characters: 200}
+  limits:
+    {max_width: 128, max_height: 128, max_pixels: 8192, max_instances: 4, max_prompt_characters: 200,
+     max_image_bytes: 500000, max_image_pixels: 1048576}
   loras: {ink: {default_weight: 0.5}, chalk: {}}
   max_batch: 4
   threads: 1
