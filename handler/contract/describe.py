@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 
 from handler import __version__
+from handler.contract.picture_file import FORMATS
 from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
 
@@ -40,7 +41,9 @@ def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -
         **dataclasses.asdict(loaded),
         "limits": dataclasses.asdict(settings.limits),
         "defaults": dataclasses.asdict(settings.defaults),
+        "presets": {name: dict(preset) for name, preset in settings.presets.items()},
         "schedulers": list(settings.schedulers),
+        "image_formats": list(FORMATS),
         "output_formats": list(OUTPUT_FORMATS),
         "responses": list(RESPONSES),
         "engine": dict(engine),

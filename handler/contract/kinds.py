@@ -108,12 +108,15 @@ class Switch:
 
 @dataclass(frozen=True)
 class Word:
-    """One of some words."""
+    """One of some words; ``optional``: null stands for none of them."""
 
     known: Sequence[str]
+    optional: bool = False
 
-    def read(self, name: str, value: Any) -> str:
-        allowed = f"one of {', '.join(self.known)}"
+    def read(self, name: str, value: Any) -> str | None:
+        if value is None and self.optional:
+            return None
+        allowed = " or ".join([*([f"one of {', '.join(self.known)}"] if self.known else []), *self._null])
         if not isinstance(value, str):
             raise FieldError(allowed, f"{name} must be {allowed}, not {kind_of(value)}")
         if value not in self.known:
@@ -121,7 +124,11 @@ class Word:
         return value
 
     def schema(self) -> dict[str, Any]:
-        return {"enum": list(self.known)}
+        return {"enum": [*self.known, None] if self.optional else list(self.known)}
+
+    @property
+    def _null(self) -> Sequence[str]:
+        return ["null"] if self.optional else []
 
 
 @dataclass(frozen=True)

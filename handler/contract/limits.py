@@ -30,6 +30,9 @@ class Limits:
 
     A picture that comes in has at most ``max_image_bytes`` as a file, which as base64 fit TorchServe's stock
     max_request_size of 6,553,500, and ``max_image_pixels``; reading it takes up to 20 bytes a pixel.
+
+    ``max_images_per_prompt`` bounds the pictures of one instance, ``max_instances`` the instances of a
+    request and all of its pictures.
     """
 
     min_width: int = 32
@@ -40,6 +43,7 @@ class Limits:
     max_num_inference_steps: int = 100
     max_guidance_scale: float = 30.0
     max_instances: int = 16
+    max_images_per_prompt: int = 8
     max_prompt_characters: int = 1000
     max_request_bytes: int = 10_000_000
     max_response_bytes: int = 6_553_500

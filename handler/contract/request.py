@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Union
 
 from handler.contract.body import Repeating, read_json
-from handler.contract.fields import ALIASES, Read, readers
+from handler.contract.fields import ALIASES, PICTURES, Read, readers
+from handler.contract.instance import make_jobs, settle
 from handler.contract.job import Job
-from handler.contract.picture_metadata import MOST_JPEG_CHARACTERS
 from handler.contract.problem import (
     MAX_PROBLEMS,
     FieldError,
     Problem,
     Refusal,
     brief,
+    hidden,
     invalid_request,
     nearest,
 )
-from handler.contract.schedulers import SCHEDULERS
+from handler.contract.rules import UNREAD, broken_rules
 from handler.contract.settings import Settings
 
 NO_BODY = "the request has no body that the server could read; send JSON with Content-Type: application/json"
-
-
-UNREAD: Any = object()
-"""Stands for a value that was refused, so that no rule is applied to it a second time."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,7 @@ class _Parser:
             self._item(index, instance, parameters)
             for index, instance in enumerate(self._instances(body.get("instances")))
         ]
+        self._check_number([item for item in items if isinstance(item, Pictures)])
         if self._problems:
             return invalid_request(self._problems)
         return Request(tuple(item for item in items if item is not None))
@@ -142,17 +140,24 @@ class _Parser:
             return None
         if "describe" in given:
             return self._describe(index, given)
-        before = len(self._problems)
         own = self._fields(index, given)
         if "prompt" not in given and "prompt" not in parameters:
             self._add(index, "prompt", None, "a non-empty string", f"instance {index} has no prompt")
-        values = {**vars(self._settings.defaults), **parameters, **own}
-        self._check_together(index, values)
-        if len(self._problems) > before or "prompt" not in values:
+        settled = settle(self._settings, parameters, own)
+        for broken in broken_rules(settled.values, settled.own_size, self._settings.limits):
+            self._add(index, *broken)
+        if self._problems:
+            # Something of the parameters or of an earlier instance may be wrong: nothing is drawn then.
             return None
-        if values.get("seed") is None:
-            values["seed"] = self._draw_seed()
-        return Pictures((Job(**values),))
+        return Pictures(make_jobs(settled, self._draw_seed))
+
+    def _check_number(self, items: Sequence[Pictures]) -> None:
+        """A request's pictures are drawn together, so there are at most as many as it may have instances."""
+        pictures, most = sum(len(item.jobs) for item in items), self._settings.limits.max_instances
+        if pictures > most:
+            allowed = f"at most {most} pictures in all instances of a request together"
+            message = f"num_images_per_prompt asks for {pictures} pictures; allowed are {allowed}"
+            self._add(None, "num_images_per_prompt", pictures, allowed, message)
 
     def _describe(self, index: int, given: Mapping[str, Any]) -> Describe | None:
         if given["describe"] is True and len(given) == 1:
@@ -171,35 +176,9 @@ class _Parser:
                     values[name] = read(given[name])
                 except FieldError as error:
                     values[name] = UNREAD
-                    self._add(instance, name, given[name], error.allowed, str(error), error.did_you_mean)
+                    echo = hidden(given[name]) if name in PICTURES else given[name]
+                    self._add(instance, name, echo, error.allowed, str(error), error.did_you_mean)
         return values
-
-    def _check_together(self, index: int, values: Mapping[str, Any]) -> None:
-        """The rules that take more than one field, where all of them could be read."""
-        width, height = values["width"], values["height"]
-        if UNREAD not in (width, height):
-            self._check_pixels(index, width, height)
-        steps, scheduler = values["num_inference_steps"], values["scheduler"]
-        if UNREAD not in (steps, scheduler) and steps > SCHEDULERS[scheduler].max_steps:
-            allowed = f"1 to {SCHEDULERS[scheduler].max_steps} with the scheduler {scheduler}"
-            message = f"num_inference_steps is {steps}; allowed are {allowed}"
-            self._add(index, "num_inference_steps", steps, allowed, message)
-        texts = (values.get("prompt", ""), values["negative_prompt"])
-        if values.get("metadata") is True and values["output_format"] == "jpeg" and UNREAD not in texts:
-            self._check_metadata(index, sum(map(len, texts)))
-
-    def _check_metadata(self, index: int, characters: int) -> None:
-        if characters > MOST_JPEG_CHARACTERS:
-            allowed = f"at most {MOST_JPEG_CHARACTERS} characters of prompts in a jpeg, or png or webp"
-            message = f"metadata: the prompts have {characters} characters; allowed are {allowed}"
-            self._add(index, "metadata", True, allowed, message)
-
-    def _check_pixels(self, index: int, width: int, height: int) -> None:
-        pixels, most = width * height, self._settings.limits.max_pixels
-        if pixels > most:
-            size, allowed = f"{width}x{height}", f"at most {most} pixels"
-            message = f"{size} has {pixels} pixels; allowed are {allowed}"
-            self._add(index, "width, height", size, allowed, message)
 
     def _refuse_repeated(self, instance: int | None, given: Any) -> None:
         """JSON keeps the last value of a key given twice, which may not be the one that was meant."""

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from handler.contract.limits import Defaults, Limits
 from handler.contract.schedulers import SCHEDULERS
+from handler.contract.setting_values import SettingsError as SettingsError
+from handler.contract.setting_values import (
+    auto_or_count,
+    choice,
+    count,
+    fill,
+    mapping,
+    refuse_unknown,
+    some_of,
+)
 
 OUTPUT_FORMATS = ("jpeg", "png", "webp")
 RESPONSES = ("image", "full")
@@ -39,11 +48,14 @@ TORCHSERVE_KEYS = frozenset({*COUNTED_KEYS, *SWITCHED_KEYS, "deviceType", "devic
 TORCHSERVES = frozenset({"workers", "batch_size", "continuous_batching", "response_timeout"})
 """The Settings that come from TorchServe's own keys."""
 
-T = TypeVar("T")
+MOST_LORA_WEIGHT = 10.0
+"""The largest weight of a LoRA, and below 0 the least; ``marquee build --lora`` has the same range."""
 
-
-class SettingsError(ValueError):
-    """A wrong value in model-config.yaml; the message names the key and the allowed values."""
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {"num_inference_steps": 25},
+    "quality": {"num_inference_steps": 50},
+}
+"""What the presets are where model-config.yaml names none, as far as its limits allow."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,14 @@ class Settings:
     the others'; a denoising step longer than
     ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
     maxWorkers, batchSize, continuousBatching and responseTimeout (seconds; 120 where it is not said).
+    ``presets``: by name, some of the fields of Defaults, which a request gets instead of the defaults.
     """
 
     defaults: Defaults = field(default_factory=Defaults)
     limits: Limits = field(default_factory=Limits)
     schedulers: tuple[str, ...] = tuple(SCHEDULERS)
     loras: Mapping[str, LoraSettings] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(PRESETS))
     device: str = "auto"
     dtype: str = "auto"
     channels_last: bool | str = "auto"
@@ -117,29 +131,34 @@ def load_settings(path: Path) -> Settings:
 
 def parse_settings(document: Any) -> Settings:
     """Check a parsed model-config.yaml and make Settings of it; raises SettingsError."""
-    top = _mapping(document, "model-config.yaml")
-    _refuse_unknown(top, TORCHSERVE_KEYS | {"marquee"}, "model-config.yaml")
+    top = mapping(document, "model-config.yaml")
+    refuse_unknown(top, TORCHSERVE_KEYS | {"marquee"}, "model-config.yaml")
     _check_torchserves(top)
-    own = _mapping(top.get("marquee", {}), "marquee")
-    _refuse_unknown(own, {spec.name for spec in dataclasses.fields(Settings)} - TORCHSERVES, "marquee")
+    own = mapping(top.get("marquee", {}), "marquee")
+    refuse_unknown(own, {spec.name for spec in dataclasses.fields(Settings)} - TORCHSERVES, "marquee")
+    limits = fill(Limits, own.get("limits", {}), "marquee.limits")
     settings = Settings(
-        defaults=_fill(Defaults, own.get("defaults", {}), "marquee.defaults"),
-        limits=_fill(Limits, own.get("limits", {}), "marquee.limits"),
+        defaults=fill(Defaults, own.get("defaults", {}), "marquee.defaults"),
+        limits=limits,
         schedulers=_schedulers(own.get("schedulers", list(SCHEDULERS))),
         loras=_loras(own.get("loras", {})),
-        device=_choice(own.get("device", "auto"), ("auto", "cpu", "cuda"), "marquee.device"),
-        dtype=_choice(own.get("dtype", "auto"), DTYPES, "marquee.dtype"),
-        channels_last=_choice(own.get("channels_last", "auto"), SWITCHES, "marquee.channels_last"),
-        threads=_auto_or_count(own.get("threads", "auto"), "marquee.threads"),
-        max_batch=_auto_or_count(own.get("max_batch", "auto"), "marquee.max_batch"),
-        strict=_choice(own.get("strict", False), (True, False), "marquee.strict"),
-        max_step_seconds=_count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
+        presets=_presets(own.get("presets"), limits),
+        device=choice(own.get("device", "auto"), ("auto", "cpu", "cuda"), "marquee.device"),
+        dtype=choice(own.get("dtype", "auto"), DTYPES, "marquee.dtype"),
+        channels_last=choice(own.get("channels_last", "auto"), SWITCHES, "marquee.channels_last"),
+        threads=auto_or_count(own.get("threads", "auto"), "marquee.threads"),
+        max_batch=auto_or_count(own.get("max_batch", "auto"), "marquee.max_batch"),
+        strict=choice(own.get("strict", False), (True, False), "marquee.strict"),
+        max_step_seconds=count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
         workers=top.get("maxWorkers", top.get("minWorkers", 1)),
         batch_size=top.get("batchSize", 1),
         continuous_batching=top.get("continuousBatching", False),
         response_timeout=top.get("responseTimeout", 120),
     )
-    _check_defaults(settings)
+    _check_defaults(settings, settings.defaults, "marquee.defaults")
+    for name, preset in settings.presets.items():
+        given = dataclasses.replace(settings.defaults, **preset)
+        _check_defaults(settings, given, f"marquee.presets.{name}")
     return settings
 
 
@@ -148,65 +167,14 @@ def _check_torchserves(top: Mapping[str, Any]) -> None:
     if top.get("maxBatchDelay") == 0:
         raise SettingsError("maxBatchDelay is 0, which TorchServe reads as 100 ms; the least is 1")
     for key in top.keys() & set(COUNTED_KEYS):
-        _count(top[key], key)
+        count(top[key], key)
     for key in top.keys() & set(SWITCHED_KEYS):
-        _choice(top[key], (True, False), key)
+        choice(top[key], (True, False), key)
     if "deviceType" in top:
-        _choice(top["deviceType"], ("cpu", "gpu"), "deviceType")
+        choice(top["deviceType"], ("cpu", "gpu"), "deviceType")
     ids = top.get("deviceIds", [])
     if not isinstance(ids, list) or any(type(one) is not int or one < 0 for one in ids):
         raise SettingsError(f"deviceIds is {ids!r}; it must be a list of whole numbers, 0 or more")
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingsError(f"{where} must be a mapping, not {value!r}")
-    return value
-
-
-def _refuse_unknown(mapping: Mapping[str, Any], known: set[str] | frozenset[str], where: str) -> None:
-    unknown = sorted(str(key) for key in mapping if key not in known)
-    if unknown:
-        raise SettingsError(
-            f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
-        )
-
-
-def _fill(kind: type[T], value: Any, where: str) -> T:
-    """A dataclass from a mapping, each value of its default's type (an int may stand for a float)."""
-    mapping = _mapping(value, where)
-    defaults = {spec.name: spec.default for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    _refuse_unknown(mapping, set(defaults), where)
-    values = {name: _like(item, defaults[name], f"{where}.{name}") for name, item in mapping.items()}
-    return kind(**values)
-
-
-def _like(value: Any, default: Any, where: str) -> Any:
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not type(default):
-        raise SettingsError(f"{where} is {value!r}; it must be of type {type(default).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SettingsError(f"{where} is {value!r}; it must be a finite number")
-    if where.startswith("marquee.limits") and value < 1:
-        raise SettingsError(f"{where} is {value!r}; it must be 1 or more")
-    return value
-
-
-def _choice(value: Any, allowed: tuple[Any, ...], where: str) -> Any:
-    if not any(value is option or (value == option and isinstance(value, str)) for option in allowed):
-        raise SettingsError(f"{where} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
-    return value
-
-
-def _count(value: Any, where: str, otherwise: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(f"{where} is {value!r}; it must be a whole number, 1 or more{otherwise}")
-    return value
-
-
-def _auto_or_count(value: Any, where: str) -> int | str:
-    return "auto" if value == "auto" else _count(value, where, ", or auto")
 
 
 def _schedulers(value: Any) -> tuple[str, ...]:
@@ -216,15 +184,35 @@ def _schedulers(value: Any) -> tuple[str, ...]:
 
 
 def _loras(value: Any) -> dict[str, LoraSettings]:
+    loras = {
+        str(name): fill(LoraSettings, chosen, f"marquee.loras.{name}")
+        for name, chosen in mapping(value, "marquee.loras").items()
+    }
+    for name, chosen in loras.items():
+        if abs(chosen.default_weight) > MOST_LORA_WEIGHT:
+            raise SettingsError(
+                f"marquee.loras.{name}.default_weight is {chosen.default_weight:g};"
+                f" it must be {-MOST_LORA_WEIGHT:g} to {MOST_LORA_WEIGHT:g}"
+            )
+    return loras
+
+
+def _presets(value: Any, limits: Limits) -> dict[str, Mapping[str, Any]]:
+    if value is None:
+        most = limits.max_num_inference_steps
+        return {
+            name: {"num_inference_steps": min(preset["num_inference_steps"], most)}
+            for name, preset in PRESETS.items()
+        }
     return {
-        str(name): _fill(LoraSettings, chosen, f"marquee.loras.{name}")
-        for name, chosen in _mapping(value, "marquee.loras").items()
+        str(name): some_of(Defaults, chosen, f"marquee.presets.{name}")
+        for name, chosen in mapping(value, "marquee.presets").items()
     }
 
 
-def _check_defaults(settings: Settings) -> None:
+def _check_defaults(settings: Settings, given: Defaults, where: str) -> None:
     """The defaults must be a request that the limits allow, or every plain request would be refused."""
-    given, limits = settings.defaults, settings.limits
+    limits = settings.limits
     ranges = {
         "width": (given.width, limits.min_width, limits.max_width),
         "height": (given.height, limits.min_height, limits.max_height),
@@ -235,15 +223,15 @@ def _check_defaults(settings: Settings) -> None:
     }
     for name, (value, low, high) in ranges.items():
         if not low <= value <= high:
-            raise SettingsError(f"marquee.defaults: {name} is {value}; the limits allow {low} to {high}")
+            raise SettingsError(f"{where}: {name} is {value}; the limits allow {low} to {high}")
     if given.width % 8 or given.height % 8:
-        raise SettingsError(f"marquee.defaults: {given.width}x{given.height}; both must be multiples of 8")
-    _choice(given.scheduler, settings.schedulers, "marquee.defaults.scheduler")
+        raise SettingsError(f"{where}: {given.width}x{given.height}; both must be multiples of 8")
+    choice(given.scheduler, settings.schedulers, f"{where}.scheduler")
     most = SCHEDULERS[given.scheduler].max_steps
     if given.num_inference_steps > most:
         raise SettingsError(
-            f"marquee.defaults: num_inference_steps is {given.num_inference_steps}; the scheduler"
+            f"{where}: num_inference_steps is {given.num_inference_steps}; the scheduler"
             f" {given.scheduler} takes at most {most}"
         )
-    _choice(given.output_format, OUTPUT_FORMATS, "marquee.defaults.output_format")
-    _choice(given.response, RESPONSES, "marquee.defaults.response")
+    choice(given.output_format, OUTPUT_FORMATS, f"{where}.output_format")
+    choice(given.response, RESPONSES, f"{where}.response")

@@ -13,7 +13,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from handler.contract.job import SourcePicture
@@ -138,6 +138,15 @@ class Picture64:
             raise PictureFileError(
                 f"is {size}, and the pictures of a request may have {self.budget.most} pixels together"
             )
+
+
+def resized(picture: SourcePicture, width: int, height: int) -> SourcePicture:
+    """The picture in the size that is drawn, by Lanczos as diffusers' ``VaeImageProcessor`` resizes it."""
+    from PIL import Image
+
+    if picture.image.size == (width, height):
+        return picture
+    return replace(picture, image=picture.image.resize((width, height), Image.Resampling.LANCZOS))
 
 
 def _check_media_type(value: str, came: str) -> None:

@@ -42,6 +42,11 @@ class Opened:
     description: Mapping[str, object]
     threads: int
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What can be drawn: of text_to_image, image_to_image and inpaint."""
+        return served_families(self.model)
+
     def start(self) -> Runner:
         """Steps the engine in a thread of its own from now on; the worker ends when a step is stuck."""
         return Runner(self.engine, Watchdog(self.settings.max_step_seconds), self.threads)

@@ -9,12 +9,13 @@ from typing import Any
 SERVED = "Stable Diffusion 1.x"
 SD2_CONTEXT = 1024  # width of SD 2's text encoder; SD 1's is 768
 INPAINTING_CHANNELS = 9
+INPAINTING = "StableDiffusionInpaintPipeline"
+SERVED_PIPELINES = ("StableDiffusionPipeline", INPAINTING)
 
 # The beginnings of diffusers' pipeline classes; longer ones stand before shorter ones.
 PIPELINES = {
     "StableDiffusionXL": "Stable Diffusion XL",
     "StableDiffusion3": "Stable Diffusion 3",
-    "StableDiffusionInpaint": "Stable Diffusion for inpainting",
     "StableDiffusionUpscale": "Stable Diffusion's upscaler",
     "StableDiffusionLatentUpscale": "Stable Diffusion's upscaler",
     "StableDiffusionControlNet": "Stable Diffusion with a ControlNet",
@@ -64,19 +65,22 @@ def refusal(family: str) -> str:
 
 
 def family_of_pipeline(class_name: object) -> str:
-    """The family of a model_index.json's pipeline class; empty where it is served, or not known."""
-    if not isinstance(class_name, str) or class_name == "StableDiffusionPipeline":
+    """The family of a model_index.json's pipeline class; empty for one that is served or not known."""
+    if not isinstance(class_name, str) or class_name in SERVED_PIPELINES:
         return ""
     return next((family for start, family in PIPELINES.items() if class_name.startswith(start)), "")
 
 
-def family_of_unet(config: Any) -> str:
-    """The family by unet/config.json, for pipelines that share a class; empty where marquee may serve it."""
+def family_of_unet(config: Any, class_name: object = None) -> str:
+    """The family by unet/config.json, for pipelines that share a class; empty where it may be served.
+
+    ``class_name`` is model_index.json's pipeline class: a UNet for inpainting is served under its own alone.
+    """
     if not isinstance(config, dict):
         return ""
     if config.get("addition_embed_type") == "text_time":
         return "Stable Diffusion XL"
-    if config.get("in_channels") == INPAINTING_CHANNELS:
+    if config.get("in_channels") == INPAINTING_CHANNELS and class_name != INPAINTING:
         return "Stable Diffusion for inpainting"
     if config.get("cross_attention_dim") == SD2_CONTEXT:
         return "Stable Diffusion 2.x"

@@ -55,7 +55,8 @@ def check_folder(folder: Path, dtype: Dtype, *, safety_checker: bool = False) ->
     selection = select_files(names, read_json, dtype, safety_checker=safety_checker)
     problems += selection.problems
     documents = {name: read_json(name) for name in selection.configs if name.endswith(".json")}
-    if family := family_of_unet(documents.get("unet/config.json")):
+    class_name = selection.index.get("_class_name")
+    if family := family_of_unet(documents.get("unet/config.json"), class_name):
         problems.append(f"{refusal(family)} (unet/config.json says so)")
     problems += [
         f"{name} holds no object" for name, document in documents.items() if not isinstance(document, dict)

@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.archive.families import family_of_pipeline, refusal
+from pipeline.archive.families import SERVED_PIPELINES, family_of_pipeline, refusal
 from pipeline.archive.layout import PICKLE_SUFFIXES
 
 Dtype = Literal["keep", "fp16", "fp32", "bf16"]
 ReadJson = Callable[[str], Any]
 
 INDEX = "model_index.json"
-PIPELINE_CLASS = "StableDiffusionPipeline"
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -103,10 +102,9 @@ def _index_problems(index: Any) -> list[str]:
     problems = []
     if family := family_of_pipeline(index.get("_class_name")):
         problems.append(f"{refusal(family)} ({INDEX} names {index['_class_name']!r})")
-    elif index.get("_class_name") != PIPELINE_CLASS:
-        problems.append(
-            f"{INDEX} names the pipeline {index.get('_class_name')!r}; {PIPELINE_CLASS} is served"
-        )
+    elif index.get("_class_name") not in SERVED_PIPELINES:
+        served = " and ".join(SERVED_PIPELINES)
+        problems.append(f"{INDEX} names the pipeline {index.get('_class_name')!r}; served are {served}")
     for component, classes in CLASSES.items():
         given = index.get(component)
         name = given[1] if isinstance(given, list) and len(given) == 2 else None

@@ -82,17 +82,30 @@ def _post(server: RunningServer, instance: dict[str, Any], seconds: float) -> ht
 def warm_up_instance(described: httpx.Response) -> dict[str, Any]:
     """The quickest picture that the archive's own limits allow, in its own default size.
 
+    A model that draws no picture of a text alone is asked to paint a small grey one anew.
     ``described``: its answer to {"describe": true}; one that is not marquee's handler need not know that.
     """
     instance: dict[str, Any] = {"prompt": WARM_UP_PROMPT, "seed": 0, "num_inference_steps": WARM_UP_STEPS}
     document = _document(described)
     try:
-        limits = document["predictions"][0]["limits"]
+        description = document["predictions"][0]
+        limits = description["limits"]
         instance["num_inference_steps"] = min(WARM_UP_STEPS, int(limits["max_num_inference_steps"]))
         instance["prompt"] = WARM_UP_PROMPT[: int(limits["max_prompt_characters"])]
-    except (LookupError, TypeError, ValueError):
+        if "text_to_image" not in description.get("families", ["text_to_image"]):
+            instance.update({side: int(description["defaults"][side]) for side in ("width", "height")})
+            instance.update(image=_grey_picture(), mask_image=_grey_picture())
+    except (LookupError, TypeError, ValueError, AttributeError):
         return instance
     return instance
+
+
+def _grey_picture() -> str:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 200).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _document(answer: httpx.Response) -> Any:

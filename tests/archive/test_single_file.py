@@ -138,7 +138,6 @@ def test_shapes_tell_families_that_share_their_keys(tmp_path: Path) -> None:
     [
         ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
         ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
-        ("StableDiffusionInpaintPipeline", "Stable Diffusion for inpainting"),
         ("FluxPipeline", "FLUX.1"),
         ("Flux2Pipeline", "FLUX.2"),
         ("PixArtSigmaPipeline", "PixArt"),
@@ -160,6 +159,12 @@ def test_families_that_share_a_class_are_told_by_the_unet(
 ) -> None:
     edit_json(model_folder / "unet/config.json", **change)
     assert family in str(refusal(model_folder, tmp_path))
+
+
+def test_a_folder_for_inpainting_is_packed(model_folder: Path, tmp_path: Path) -> None:
+    edit_json(model_folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline")
+    edit_json(model_folder / "unet/config.json", in_channels=9)
+    assert build(BuildConfig(str(model_folder), tmp_path / "model.mar"), Silent()).path.is_file()
 
 
 @pytest.mark.parametrize(

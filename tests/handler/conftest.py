@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 from door_batches import handle, make_context
+from tiny_lora import write_tiny_lora
 from tiny_pipeline import write_tiny_pipeline
 
 CONFIG = """
 maxWorkers: 1
 marquee:
   defaults: {num_inference_steps: 3, width: 64, height: 64, output_format: png}
-  limits: {max_width: 128, max_height: 128, max_pixels: 8192, max_instances: 4, max_prompt_characters: 200}
+  limits:
+    {max_width: 128, max_height: 128, max_pixels: 8192, max_instances: 4, max_prompt_characters: 200,
+     max_image_bytes: 500000, max_image_pixels: 1048576}
+  loras: {ink: {default_weight: 0.5}, chalk: {}}
   max_batch: 4
   threads: 1
 """
@@ -22,9 +26,11 @@ marquee:
 
 @pytest.fixture(scope="session")
 def archive_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an unpacked archive without our code: model/ and model-config.yaml."""
+    """The folder of an unpacked archive without our code: model/, loras/ and model-config.yaml."""
     root = tmp_path_factory.mktemp("archive")
     write_tiny_pipeline(root)
+    for seed, name in enumerate(("ink", "chalk")):
+        write_tiny_lora(root, name, seed)
     (root / "model-config.yaml").write_text(CONFIG)
     return root
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import random
-import struct
 import tracemalloc
 import zlib
 from contextlib import suppress
 
 import pytest
+from hostile_pictures import animated, chunk
 from PIL import Image, ImageOps
+from sent_pictures import coded, file_of
 
 from handler.contract.job import SourcePicture
 from handler.contract.limits import Limits
@@ -20,16 +21,6 @@ from handler.contract.source_picture import Picture64, PixelBudget
 
 LIMITS = Limits(max_image_bytes=200_000, max_image_pixels=128 * 128)
 FORMATS = ("png", "jpeg", "webp")
-
-
-def coded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def file_of(image: Image.Image, format_name: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format_name, **options)
-    return file.getvalue()
 
 
 def read(value: object, mode: str = "RGB") -> Image.Image:
@@ -47,10 +38,6 @@ def refusal(value: object) -> str:
 
 def gradient(mode: str = "RGB") -> Image.Image:
     return Image.linear_gradient("L").resize((24, 16)).convert(mode)
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -88,11 +75,6 @@ def test_every_kind_of_png_becomes_rgb_and_grey(mode: str) -> None:
 
 def test_what_is_transparent_becomes_white() -> None:
     assert read(coded(file_of(Image.new("RGBA", (8, 8), (9, 0, 0, 0)), "png"))).getpixel((0, 0)) == (255,) * 3
-
-
-def animated(format_name: str) -> bytes:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    return file_of(frames[0], format_name, save_all=True, append_images=frames[1:], duration=50)
 
 
 PNG = file_of(gradient(), "png")

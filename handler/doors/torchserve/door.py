@@ -28,6 +28,7 @@ from handler.doors.torchserve.envelope import are_instances, in_band
 from handler.doors.torchserve.guard import guarded
 from handler.doors.torchserve.metrics import Publisher
 from handler.doors.torchserve.request_book import RequestBook
+from handler.doors.warm_up import warm_up_instance
 from handler.model.libraries import set_library_environment
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Door:
     _batches: ContinuousBatches[Reply] | None = None
     _publisher: Publisher | None = None
     _description: Mapping[str, object]
+    _families: Sequence[str]
 
     def __init__(self) -> None:
         self._settings = Settings()
@@ -133,15 +135,14 @@ class Door:
         settings = load_settings(root / "model-config.yaml")
         opened = open_engine(root, settings, () if gpu_id is None else (gpu_id,))
         self._settings, self._description = settings, opened.description
+        self._families = opened.families
         self._book = RequestBook(opened.start())
         if settings.continuous_batching and sends_calls():
             self._batches = ContinuousBatches(self._book)
 
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
-        steps = min(2, self._settings.defaults.num_inference_steps)
-        prompt = "warm-up"[: self._settings.limits.max_prompt_characters]
-        instance = {"prompt": prompt, "num_inference_steps": steps, "seed": 0}
+        instance = warm_up_instance(self._settings, self._families)
         (answer,) = self._draw([self._parse({"instances": [instance]})])
         if answer.status != 200:
             raise RuntimeError(f"the warm-up request failed: {answer.text}")

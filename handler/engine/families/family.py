@@ -9,6 +9,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from handler.contract.job import Job
+from handler.contract.rules import steps_left
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def steps_of_strength(job: Job) -> int:
     """
     if job.image is None:
         return job.num_inference_steps
-    return min(int(job.num_inference_steps * job.strength), job.num_inference_steps)
+    return steps_left(job.num_inference_steps, job.strength)
 
 
 def begin(scheduler: Any, job: Job) -> int:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
 
-from handler.contract.job import Job, SourcePicture
+from handler.contract.job import Job
+from handler.contract.source_picture import resized
 from handler.model.model import Model
 
 if TYPE_CHECKING:
@@ -59,11 +59,7 @@ def fit_pictures(job: Job) -> Job:
 
     A large picture so keeps neither memory nor the thread that steps; resized once more, it stays as it is.
     """
-    return replace(job, image=_fit(job.image, job), mask_image=_fit(job.mask_image, job))
-
-
-def _fit(picture: SourcePicture | None, job: Job) -> SourcePicture | None:
-    size = (job.width, job.height)
-    if picture is None or picture.image.size == size:
-        return picture
-    return replace(picture, image=picture.image.resize(size, resample=Image.Resampling.LANCZOS))
+    if job.image is None:
+        return job
+    mask = job.mask_image and resized(job.mask_image, job.width, job.height)
+    return replace(job, image=resized(job.image, job.width, job.height), mask_image=mask)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
 from handler.contract.job import Failure, Job
-from handler.engine.families.family import Family, Start, steps_of_strength
+from handler.contract.rules import no_step_left
+from handler.engine.families.family import Family, Start
 from handler.engine.families.image_to_image import ImageToImage
 from handler.engine.families.inpaint import Inpaint, InpaintBeside
 from handler.engine.families.text_to_image import TextToImage
@@ -46,14 +46,8 @@ class Families:
             others = "; ".join(f"for {SPOKEN[name]} {ASKED_FOR[name]}" for name in self._served)
             message = f"This model does not serve {SPOKEN[job.family]}: {others}."
             return Failure(400, "invalid_request", message)
-        if steps_of_strength(job) < 1:
-            least = math.ceil(1000 / job.num_inference_steps) / 1000
-            message = (
-                f"strength is {job.strength:g} and leaves no step of num_inference_steps"
-                f" {job.num_inference_steps}; it must be {least:g} or more"
-            )
-            return Failure(400, "invalid_request", message)
-        return None
+        reason = None if job.image is None else no_step_left(job.num_inference_steps, job.strength)
+        return None if reason is None else Failure(400, "invalid_request", reason)
 
     def start(self, job: Job, scheduler: Any, dtype: torch.dtype) -> Start:
         """As ``Family.start``, by the job's family."""
