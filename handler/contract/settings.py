@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from handler.contract.limits import Defaults, Limits
+from handler.contract.safety import SAFETY
 from handler.contract.schedulers import SCHEDULERS
 
 OUTPUT_FORMATS = ("jpeg", "png", "webp")
@@ -60,8 +61,8 @@ class Settings:
     ``device`` is auto, cpu or cuda; ``dtype`` auto, float32, float16 or bfloat16; ``channels_last`` auto,
     True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together,
     auto measures how many pay (``handler.engine.places``); ``strict`` makes a picture's bits independent of
-    the others'; a denoising step longer than
-    ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
+    the others'; a denoising step longer than ``max_step_seconds`` ends the worker; ``safety``: what is done
+    with flagged pictures (SAFETY). ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
     maxWorkers, batchSize, continuousBatching and responseTimeout (seconds; 120 where it is not said).
     """
 
@@ -76,6 +77,7 @@ class Settings:
     max_batch: int | str = "auto"
     strict: bool = False
     max_step_seconds: int = 240
+    safety: str | None = None
     workers: int = 1
     batch_size: int = 1
     continuous_batching: bool = False
@@ -134,6 +136,7 @@ def parse_settings(document: Any) -> Settings:
         max_batch=_auto_or_count(own.get("max_batch", "auto"), "marquee.max_batch"),
         strict=_choice(own.get("strict", False), (True, False), "marquee.strict"),
         max_step_seconds=_count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
+        safety=_choice(own["safety"], tuple(SAFETY), "marquee.safety") if "safety" in own else None,
         workers=top.get("maxWorkers", top.get("minWorkers", 1)),
         batch_size=top.get("batchSize", 1),
         continuous_batching=top.get("continuousBatching", False),
@@ -167,9 +170,8 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
 def _refuse_unknown(mapping: Mapping[str, Any], known: set[str] | frozenset[str], where: str) -> None:
     unknown = sorted(str(key) for key in mapping if key not in known)
     if unknown:
-        raise SettingsError(
-            f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}"
-        )
+        keys = ", ".join(sorted(known))
+        raise SettingsError(f"{where} has the unknown key {unknown[0]!r}; known are {keys}")
 
 
 def _fill(kind: type[T], value: Any, where: str) -> T:
@@ -177,8 +179,7 @@ def _fill(kind: type[T], value: Any, where: str) -> T:
     mapping = _mapping(value, where)
     defaults = {spec.name: spec.default for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _refuse_unknown(mapping, set(defaults), where)
-    values = {name: _like(item, defaults[name], f"{where}.{name}") for name, item in mapping.items()}
-    return kind(**values)
+    return kind(**{name: _like(item, defaults[name], f"{where}.{name}") for name, item in mapping.items()})
 
 
 def _like(value: Any, default: Any, where: str) -> Any:
