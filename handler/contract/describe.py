@@ -32,6 +32,8 @@ class Loaded:
     """Whose diffusers and so on are used: ``handler.model.vendored.packages_in_use``."""
     loras: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     """By name: ``sha256`` of the LoRA's file and its ``default_weight``."""
+    safety_checker: Mapping[str, object] | None = None
+    """``sha256`` over the digests of its files, and ``action``: what is done with a flagged picture."""
 
 
 def describe(loaded: Loaded, settings: Settings, engine: Mapping[str, object]) -> dict[str, object]:

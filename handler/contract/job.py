@@ -81,15 +81,30 @@ class CutText:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode").
+class Safety:
+    """A safety checker's verdict on a picture, and what was done: "sent", "blurred" or "withheld"."""
 
-    ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long.
+    flagged: bool
+    action: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode" with the check).
+
+    ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long. ``safety`` is None
+    where the archive has no checker. ``image`` is what may be sent: blurred, or None where it is withheld.
     """
 
-    image: Image.Image
+    image: Image.Image | None
     seconds: dict[str, float]
     cut_texts: Mapping[str, CutText] = field(default_factory=dict)
+    safety: Safety | None = None
+
+    @property
+    def flagged(self) -> bool | None:
+        """The safety checker's verdict; None where the archive has no checker."""
+        return None if self.safety is None else self.safety.flagged
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ NOT_SETTINGS = ("seed", "image", "mask_image", "loras", "deadline_seconds", "pre
 
 
 def make_receipt(
-    job: Job, picture: Picture, description: Mapping[str, Any], file: bytes, encode_seconds: float
+    job: Job, picture: Picture, description: Mapping[str, Any], file: bytes | None, encode_seconds: float
 ) -> dict[str, Any]:
-    """The receipt that travels beside a picture; ``file`` is the encoded picture."""
+    """The receipt that travels beside a picture; ``file`` is the encoded picture, None: it is withheld."""
     cut_texts = {name: dataclasses.asdict(cut) for name, cut in picture.cut_texts.items()}
     seconds = {**picture.seconds, "encode": encode_seconds}
     return {
         **origin(job, picture, description),
-        "file_sha256": hashlib.sha256(file).hexdigest(),
+        "file_sha256": None if file is None else hashlib.sha256(file).hexdigest(),
         "timings": {name: round(value, 4) for name, value in seconds.items()},
         **({"cut_texts": cut_texts} if cut_texts else {}),
     }
@@ -40,7 +40,8 @@ def origin(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[s
     """The part of a receipt that is the same whenever the picture is drawn again; goes into its file, too.
 
     ``settings`` and ``seed`` are fields of a request that draws the picture again, together with the pictures
-    that ``inputs`` names and with ``loras``.
+    that ``inputs`` names and with ``loras``. ``pixels_sha256`` is that of the picture as it was sent: blurred
+    where the safety checker's verdict had it blurred, null where it is withheld.
     """
     engine = description.get("engine", {})
     inputs = {"image": job.image, "mask_image": job.mask_image}
@@ -60,7 +61,8 @@ def origin(job: Job, picture: Picture, description: Mapping[str, Any]) -> dict[s
             **{name: description.get(name) for name in ("device", "device_name", "dtype", "threads")},
             "profile": engine.get("name"),
         },
-        "pixels_sha256": pixels_digest(picture.image),
+        **({"safety": dataclasses.asdict(picture.safety)} if picture.safety else {}),
+        "pixels_sha256": None if picture.image is None else pixels_digest(picture.image),
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,13 @@ from handler.contract.picture_metadata import parameters_text
 from handler.contract.problem import Problem, Refusal, brief, error_body
 from handler.contract.receipt import make_receipt, origin
 from handler.contract.request import Describe, Item, Pictures, Request
+
+DONE = {
+    "sent": "it is sent as it was drawn",
+    "blurred": "it is sent blurred",
+    "withheld": "it is not sent",
+}
+"""What was done with a flagged picture, by ``Safety.action``."""
 
 
 @dataclass(frozen=True)
@@ -64,41 +72,49 @@ def to_json(value: Any) -> str:
 
 
 def _predict(drawn: Sequence[tuple[Job, Picture]], description: Mapping[str, Any]) -> object:
-    """One prediction: base64 text, or an object with the image and its receipt; lists of several pictures."""
+    """One prediction: base64 text, or an object with the image and its receipt; lists of several pictures.
+
+    A withheld picture is null. Where the archive has a safety checker, an object has ``safety``, too.
+    """
     full = drawn[0][0].response == "full"
     encoded = [_encode(job, picture, description, full) for job, picture in drawn]
     images = [one.image for one in encoded]
     if not full:
         return images if len(images) > 1 else images[0]
+    verdicts = [dataclasses.asdict(picture.safety) for _, picture in drawn if picture.safety]
     whole: dict[str, object] = {"images": images, "receipts": [one.receipt for one in encoded]}
     if len(images) == 1:
         whole = {"image": images[0], "receipt": encoded[0].receipt}
+    if verdicts:
+        whole["safety"] = verdicts if len(images) > 1 else verdicts[0]
     warnings = _warnings(drawn)
     return {**whole, "warnings": warnings} if warnings else whole
 
 
 class _Encoded(NamedTuple):
-    """base64 of a picture's file, and its receipt where one was asked for."""
+    """base64 of a picture's file (None: it is withheld), and its receipt where one was asked for."""
 
-    image: str
+    image: str | None
     receipt: Mapping[str, Any] | None
 
 
 def _encode(job: Job, picture: Picture, description: Mapping[str, Any], full: bool) -> _Encoded:
     started = time.perf_counter()
-    text = parameters_text(origin(job, picture, description)) if job.metadata else None
-    file = encode(picture.image, job.output_format, job.quality, text)
-    image = base64.b64encode(file).decode("ascii")
+    file, image = None, None
+    if picture.image is not None:
+        text = parameters_text(origin(job, picture, description)) if job.metadata else None
+        file = encode(picture.image, job.output_format, job.quality, text)
+        image = base64.b64encode(file).decode("ascii")
     seconds = time.perf_counter() - started
     return _Encoded(image, make_receipt(job, picture, description, file, seconds) if full else None)
 
 
-def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
+def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, object]]:
     """What the caller should know of an instance's pictures, which share their texts.
 
     Only the beginning of a text that was cut off comes back.
     """
-    return [
+    texts: list[dict[str, object]] = [
         {
             "field": name,
             "code": "text_cut",
@@ -107,6 +123,16 @@ def _warnings(drawn: Sequence[tuple[Job, Picture]]) -> list[dict[str, str]]:
         }
         for name, cut in drawn[0][1].cut_texts.items()
     ]
+    return [*texts, *_flagged([picture for _, picture in drawn])]
+
+
+def _flagged(pictures: Sequence[Picture]) -> Iterator[dict[str, object]]:
+    """A warning for each picture that the safety checker has flagged; ``picture`` counts from 0."""
+    for number, picture in enumerate(pictures):
+        if picture.safety and picture.safety.flagged:
+            name = f"picture {number + 1} of {len(pictures)}" if len(pictures) > 1 else "the picture"
+            message = f"the safety checker flagged {name}: {DONE[picture.safety.action]}"
+            yield {"picture": number, "code": "picture_flagged", "message": message}
 
 
 def _failed(items: Sequence[Item], outcomes: Sequence[Outcome | None], first: Failure) -> Refusal:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handler.contract.limits import Defaults, Limits
+from handler.contract.safety import SAFETY
 from handler.contract.schedulers import SCHEDULERS
 from handler.contract.setting_values import SettingsError as SettingsError
 from handler.contract.setting_values import (
@@ -72,8 +73,8 @@ class Settings:
     ``device`` is auto, cpu or cuda; ``dtype`` auto, float32, float16 or bfloat16; ``channels_last`` auto,
     True or False; ``threads`` auto or a count per worker; ``max_batch`` bounds the pictures drawn together,
     auto measures how many pay (``handler.engine.places``); ``strict`` makes a picture's bits independent of
-    the others'; a denoising step longer than
-    ``max_step_seconds`` ends the worker. ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
+    the others'; a denoising step longer than ``max_step_seconds`` ends the worker; ``safety``: what is done
+    with flagged pictures (SAFETY). ``workers``, ``batch_size``, ``continuous_batching``: TorchServe's
     maxWorkers, batchSize, continuousBatching and responseTimeout (seconds; 120 where it is not said).
     ``presets``: by name, some of the fields of Defaults, which a request gets instead of the defaults.
     """
@@ -90,6 +91,7 @@ class Settings:
     max_batch: int | str = "auto"
     strict: bool = False
     max_step_seconds: int = 240
+    safety: str | None = None
     workers: int = 1
     batch_size: int = 1
     continuous_batching: bool = False
@@ -150,6 +152,7 @@ def parse_settings(document: Any) -> Settings:
         max_batch=auto_or_count(own.get("max_batch", "auto"), "marquee.max_batch"),
         strict=choice(own.get("strict", False), (True, False), "marquee.strict"),
         max_step_seconds=count(own.get("max_step_seconds", 240), "marquee.max_step_seconds"),
+        safety=choice(own["safety"], tuple(SAFETY), "marquee.safety") if "safety" in own else None,
         workers=top.get("maxWorkers", top.get("minWorkers", 1)),
         batch_size=top.get("batchSize", 1),
         continuous_batching=top.get("continuousBatching", False),

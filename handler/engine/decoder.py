@@ -15,8 +15,9 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from handler.contract.job import Failure
-from handler.engine.memory.elastic import BROKEN, Elastic
+from handler.contract.job import Failure, Safety
+from handler.engine.memory.elastic import BROKEN, NO_MEMORY, Elastic
+from handler.engine.safety import Checked, PictureChecker
 from handler.engine.ticket import Ticket
 from handler.model.model import Model, Size
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOT_FINITE = Failure(500, "not_finite", "The model produced numbers that are not finite for this request.")
-NO_MEMORY = Failure(503, "out_of_memory", "The device had no memory left for this request; try again later.")
 
 
 WORTH_ALL_CORES = 0.1
@@ -50,11 +50,15 @@ class Undecoded:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture or why there is none, and the seconds that the call which decoded it took."""
+    """A picture or why there is none, and the seconds that the call which decoded it took.
+
+    ``result`` is None where the picture is withheld; ``safety`` where the archive has no checker.
+    """
 
     latent: Undecoded
-    result: Image.Image | Failure
+    result: Image.Image | Failure | None
     seconds: float
+    safety: Safety | None = None
 
 
 class PictureDecoder:
@@ -67,6 +71,13 @@ class PictureDecoder:
         self._seconds: dict[Size, float] = {}
         self._elastic = Elastic(model.device)
         self._processor = VaeImageProcessor()
+        self.checker: PictureChecker | None = None
+
+    def check(self, latents: Sequence[Undecoded], results: Sequence[Image.Image | Failure]) -> list[Checked]:
+        """The decoded pictures with the safety checker's verdict, where the archive has a checker."""
+        if self.checker is None:
+            return [Checked(result, None) for result in results]
+        return self.checker.check(results, most=min(self._slice_of(latent.size) for latent in latents))
 
     def decode(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
         """One result per latent, in order; sizes may differ."""
@@ -167,8 +178,13 @@ class ThreadDecoding:
 Decoding = Union[InlineDecoding, ThreadDecoding]
 
 
-def start_decoding(model: Model, slice_of: Callable[[Size], int], in_thread: bool) -> Decoding:
+def start_decoding(
+    model: Model, slice_of: Callable[[Size], int], in_thread: bool, safety: str = "blur"
+) -> Decoding:
+    """``safety`` is what is done with flagged pictures: send, blur or withhold."""
     decoder = PictureDecoder(model, slice_of, getattr(model.unet, "lanes", None))
+    if model.safety_checker is not None:
+        decoder.checker = PictureChecker(model, model.safety_checker, safety)
     return ThreadDecoding(decoder, model.device) if in_thread else InlineDecoding(decoder)
 
 
@@ -177,9 +193,9 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
         return []
     started = time.perf_counter()
     with torch.inference_mode():
-        results = decoder.decode(latents)
+        checked = decoder.check(latents, decoder.decode(latents))
     seconds = time.perf_counter() - started
-    return [Decoded(latent, result, seconds) for latent, result in zip(latents, results)]
+    return [Decoded(latent, one.result, seconds, one.safety) for latent, one in zip(latents, checked)]
 
 
 def _mark(device: torch.device) -> Mark:

@@ -15,11 +15,11 @@ import torch
 from handler.contract.drawing import OnProgress
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.admission import Admission
-from handler.engine.decoder import NO_MEMORY, start_decoding
+from handler.engine.decoder import start_decoding
 from handler.engine.families.pictures import fit_pictures
 from handler.engine.live_batch import LiveBatch
 from handler.engine.memory.capacity import Capacity
-from handler.engine.memory.elastic import BROKEN
+from handler.engine.memory.elastic import BROKEN, NO_MEMORY
 from handler.engine.memory.plan import MemoryPlan, used_bytes
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
@@ -52,7 +52,7 @@ class Engine:
         capacity = Capacity(plan, options, model.latent_factor)
         self.batch = LiveBatch(model, options, capacity, self.metrics, self._finish, clock)
         self.admission = Admission(options, capacity, self.metrics, lambda: self.batch.images)
-        decoding = start_decoding(model, capacity.decode_slice, options.decode_thread)
+        decoding = start_decoding(model, capacity.decode_slice, options.decode_thread, options.safety)
         self.decodes = PendingDecodes(decoding, clock)
 
     def check(self, job: Job) -> Failure | None:

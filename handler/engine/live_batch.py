@@ -13,12 +13,11 @@ from typing import Callable
 import torch
 
 from handler.contract.job import Failure, Job
-from handler.engine.decoder import NO_MEMORY
 from handler.engine.denoiser import Denoiser
 from handler.engine.families.served import Families
 from handler.engine.loras import check_loras
 from handler.engine.memory.capacity import Capacity
-from handler.engine.memory.elastic import BROKEN, Elastic
+from handler.engine.memory.elastic import BROKEN, NO_MEMORY, Elastic
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pending_decodes import MOST_STALLS

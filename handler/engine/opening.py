@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from handler.contract.describe import Loaded, describe
+from handler.contract.safety import DEFAULT_SAFETY
 from handler.contract.settings import Settings
 from handler.engine.accelerate.compiled import with_compiled_unet
 from handler.engine.accelerate.gpu import tune_for_gpu
@@ -25,6 +26,7 @@ from handler.model.load import load_model
 from handler.model.loras import load_loras
 from handler.model.model import Model
 from handler.model.vendored import check_pillow, packages_in_use
+from handler.model.weights import ModelError
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,24 @@ def open_engine(archive_root: Path, settings: Settings, devices: Sequence[int] =
             name: {"sha256": lora.digest, "default_weight": lora.default_weight}
             for name, lora in model.loras.items()
         },
+        safety_checker=_safety_checker(model, settings),
     )
     running = _running(settings, profile, model, started)
     description = describe(loaded, settings, running)
     return Opened(started.engine, model, settings, profile, description, torch.get_num_threads())
+
+
+def _safety_checker(model: Model, settings: Settings) -> dict[str, object] | None:
+    """For describe answers. Raises ModelError where the settings promise a check that nobody makes."""
+    checker = model.safety_checker
+    if checker is not None:
+        return {"sha256": checker.digest, "action": settings.safety or DEFAULT_SAFETY}
+    if settings.safety is not None:
+        raise ModelError(
+            f"model-config.yaml sets marquee.safety to {settings.safety}, but the archive has no safety"
+            " checker: build it with --safety-checker, or take marquee.safety out"
+        )
+    return None
 
 
 def _running(settings: Settings, profile: Profile, model: Model, started: Started) -> dict[str, object]:

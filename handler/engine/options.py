@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from handler.contract.safety import DEFAULT_SAFETY
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -25,6 +27,8 @@ class EngineOptions:
     """The most denoising steps a job may ask for; sizes the histories of a vectorised strict engine."""
     text_cache: int = 256
     """Encoded texts kept; one SD 1.5 text is 118 KB in fp16."""
+    safety: str = DEFAULT_SAFETY
+    """What is done with a picture that the safety checker flags: send, blur or withhold."""
 
     def __post_init__(self) -> None:
         if self.max_live < 1 or self.max_queue < 0 or self.text_cache < 0:

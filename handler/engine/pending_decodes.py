@@ -8,7 +8,8 @@ from typing import Callable
 import torch
 
 from handler.contract.job import Failure, Outcome, Picture
-from handler.engine.decoder import NO_MEMORY, Decoded, Decoding, Undecoded
+from handler.engine.decoder import Decoded, Decoding, Undecoded
+from handler.engine.memory.elastic import NO_MEMORY
 from handler.engine.ticket import LiveImage, Ticket
 
 MOST_STALLS = 3
@@ -64,4 +65,4 @@ class PendingDecodes:
             return decoded.result
         drawing = self._clock() - image.admitted_at - decoded.seconds
         seconds = {"queue": image.queue_seconds, "denoise": max(0.0, drawing), "decode": decoded.seconds}
-        return Picture(decoded.result, seconds, image.prompts.cut_texts)
+        return Picture(decoded.result, seconds, image.prompts.cut_texts, decoded.safety)

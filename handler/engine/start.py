@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from handler.contract.safety import DEFAULT_SAFETY
 from handler.contract.settings import MOST_PLACES, Settings
 from handler.engine.accelerate.compiled import CompiledUNet
 from handler.engine.engine import Engine
@@ -33,6 +34,7 @@ def start_engine(model: Model, settings: Settings, profile: Profile) -> Started:
         vectorised=profile.vectorised,
         decode_thread=profile.decode_thread,
         max_steps=settings.limits.max_num_inference_steps,
+        safety=settings.safety or DEFAULT_SAFETY,
     )
     most = 10**9 if model.device.type == "cuda" else MEASURED_PIXELS
     width, height = min(settings.defaults.width, most), min(settings.defaults.height, most)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from handler.contract.settings import Settings
 from handler.model.digest import check_digests, file_digests
-from handler.model.load import ModelError
+from handler.model.weights import ModelError
 
 FOLDER = "loras"
 COMPONENTS = ("unet", "text_encoder")

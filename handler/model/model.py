@@ -13,6 +13,7 @@ from handler.model.dtype_probe import DtypeProbe
 
 if TYPE_CHECKING:
     from handler.model.loras import Lora
+    from handler.model.safety_checker import SafetyChecker
 
 
 class Size(NamedTuple):
@@ -84,6 +85,7 @@ class Model:
     """The rates that chose ``dtype``; None where nothing was measured."""
     loras: Mapping[str, Lora] = field(default_factory=dict)
     """The archive's LoRAs by name."""
+    safety_checker: SafetyChecker | None = None
 
     @property
     def latent_factor(self) -> int:

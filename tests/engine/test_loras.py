@@ -28,9 +28,9 @@ from handler.engine.memory.plan import MemoryPlan
 from handler.engine.opening import open_engine
 from handler.engine.options import EngineOptions
 from handler.model.digest import DigestError
-from handler.model.load import ModelError
 from handler.model.loras import load_loras
 from handler.model.model import Model
+from handler.model.weights import ModelError
 from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.loras.option import LoraFile
 from pipeline.progress import Silent

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from handler.contract.settings import Settings
 from handler.model.device import choose_dtype, cores
 from handler.model.digest import SUMS, DigestError, archive_digest, file_digests, weights_digest
-from handler.model.load import ModelError, load_model
+from handler.model.load import load_model
+from handler.model.weights import ModelError
 
 Tensors = dict[str, torch.Tensor]
 TEXT = "text_encoder/model.safetensors"

@@ -19,6 +19,7 @@ from handler.engine.watchdog import end_if_gpu_is_lost
 logger = logging.getLogger(__name__)
 
 BROKEN = Failure(500, "internal", "The server failed on this picture; its log says why.")
+NO_MEMORY = Failure(503, "out_of_memory", "The device had no memory left for this request; try again later.")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ FP32_BYTES = 4
 
 
 def measure_footprint(model: Model, width: int, height: int, history_columns: int) -> Footprint:
-    """Runs one UNet row, one decoding and one encoding of that size in pixels and notes their peaks.
+    """Runs one UNet row, one decoding, one encoding and one check of that size and notes their peaks.
 
     The row follows all of the archive's LoRAs: no row takes more.
 
@@ -45,12 +45,17 @@ def measure_footprint(model: Model, width: int, height: int, history_columns: in
     def encode() -> object:
         return model.vae.encode(source.to(model.vae.dtype), return_dict=False)
 
+    def check() -> object:
+        checker = model.safety_checker
+        return checker and checker.embed(latent.new_zeros(1, 3, checker.side, checker.side))
+
     with torch.inference_mode():
         row, picture, encoding = (
             peak_bytes(call, model.device) / pixels for call in (denoise, decode, encode)
         )
+        checking = peak_bytes(check, model.device)
     state = history_columns * latent.numel() * 4 / pixels
-    return Footprint(row, picture, state, encoding, family_bytes(model))
+    return Footprint(row, picture, state, encoding, family_bytes(model), checking)
 
 
 def family_bytes(model: Model) -> dict[str, float]:

@@ -22,7 +22,8 @@ class Footprint:
     """Peak bytes beyond the weights, per pixel of a picture: one UNet row, one decoding, one history.
 
     ``encode_bytes``: encoding the picture that came with a job. ``family_bytes``: by the name of a family
-    that the model serves, what its live image holds beside the history.
+    that the model serves, what its live image holds beside the history. ``check_bytes``: the safety checker's
+    look at one picture of any size.
     """
 
     unet_row_bytes: float
@@ -30,6 +31,11 @@ class Footprint:
     state_bytes: float
     encode_bytes: float = 0.0
     family_bytes: Mapping[str, float] = field(default_factory=dict)
+    check_bytes: float = 0.0
+
+    def picture_bytes(self, pixels: int) -> int:
+        """Making one picture of a latent: it is decoded, then checked."""
+        return int(max(self.decode_bytes * pixels, self.check_bytes))
 
     def image_bytes(self, pixels: int, family: str | None = None) -> int:
         """One live image: two rows (guidance), its sampler's state, and its family's.
@@ -65,7 +71,7 @@ class MemoryPlan:
         if not live:
             return True
         footprint, claims = self.footprint, [*live, claim]
-        decoding = int(footprint.decode_bytes * max(one.pixels for one in claims))
+        decoding = footprint.picture_bytes(max(one.pixels for one in claims))
         images = sum(footprint.image_bytes(*one) for one in claims)
         encoding = 0 if claim.family == "text_to_image" else footprint.encode_bytes * claim.pixels
         rows = 2 * footprint.unet_row_bytes * sum(one.pixels for one in claims)
@@ -73,13 +79,13 @@ class MemoryPlan:
 
     def places(self, pixels: int) -> int:
         """Images of one size that fit together, at least one."""
-        decoding = int(self.footprint.decode_bytes * pixels)
+        decoding = self.footprint.picture_bytes(pixels)
         return max(1, (self.budget_bytes - decoding) // max(1, self.footprint.image_bytes(pixels)))
 
     def decode_slice(self, pixels: int, live: int) -> int:
         """Pictures that may be decoded in one call beside ``live`` images of their size, at least one."""
         left = self.budget_bytes - self.footprint.image_bytes(live * pixels)
-        return max(1, int(left // (self.footprint.decode_bytes * pixels)))
+        return max(1, left // max(1, self.footprint.picture_bytes(pixels)))
 
 
 def plan_memory(model: Model, footprint: Footprint) -> MemoryPlan:
