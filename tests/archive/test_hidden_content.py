@@ -1,4 +1,4 @@
-"""What hides in an archive whose sums are right: another handler, spoiled tensors, hidden pickles."""
+"""Archives with right sums and bad content: another handler, damaged tensors, hidden pickles."""
 
 from __future__ import annotations
 

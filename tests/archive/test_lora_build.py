@@ -1,4 +1,4 @@
-"""``build --lora``: what three tools write becomes one form; everything else is refused by name."""
+"""``build --lora``: LoRAs of three tools are packed in one form; all others are refused with a reason."""
 
 from __future__ import annotations
 
