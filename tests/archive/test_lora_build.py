@@ -231,7 +231,7 @@ SPOILED: dict[str, tuple[Callable[[], Tensors], tuple[str, ...]]] = {
         lambda: {**peft(), f"unet.{ATTENTION}.to_q.lora.down.weight": torch.ones(4, 32)},
         ("to_q.lora.down.weight", "to_q.lora_A.weight", "same layer"),
     ),
-    "another thing": (lambda: {"<cat>": torch.ones(1)}, ("<cat>", "no name of a LoRA's tensor")),
+    "another thing": (lambda: {"<cat>": torch.ones(1)}, ("<cat>", "not the name of a LoRA's tensor")),
     "nothing": (dict, ("holds no LoRA",)),
 }
 
