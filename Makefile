@@ -19,13 +19,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt scripts/make_env.sh
 	@PYTHON="$(PYTHON)" sh scripts/make_env.sh $(VENV)
 	@touch $@
 
-demo: $(STAMP)  ## build, serve, draw eight pictures, look at them, stop; writes out/demo.png
+demo: $(STAMP)  ## build, serve, draw eight pictures, check them, stop; writes out/demo.png
 	$(VENV)/bin/marquee demo
 
 test: $(STAMP)  ## every test, in two processes (TESTS=tests/handler for a part, WORKERS=0 for one process)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS) $(TESTS)
 
-soak: $(STAMP)  ## what is long by nature, and the random tests at full length (docs/soak.md)
+soak: $(STAMP)  ## the long tests, and the random tests at full length (docs/soak.md)
 	$(VENV)/bin/python -m pytest --timeout 7200 --soak --interleavings 1000 --fuzzed 3000 -rP \
 	    -k "random_interleavings or hostile_requests_harm_nobody or ten_random_moments or test_compiled_archive" \
 	    tests/engine tests/serving tests/deploy

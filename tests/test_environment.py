@@ -1,4 +1,4 @@
-"""Each program reads the environment in one file; everything else gets what it needs of it as a value."""
+"""Each program reads the environment in one file; the rest of it gets values."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def _read_member(
                 content += chunk[: max(0, most - len(content))]
                 sha256.update(chunk)
                 progress.advance(len(chunk))
-    except zipfile.BadZipFile:  # the CRC; the sums say so too, unless the file is not listed there
+    except zipfile.BadZipFile:  # a wrong CRC; the sums show it too, unless the file is not listed there
         problems.append(f"{shown} is damaged: its CRC does not match")
     problem = content_problem(member.filename, member.file_size, bytes(content))
     if not problem and member.filename.endswith(".safetensors"):

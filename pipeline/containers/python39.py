@@ -70,7 +70,7 @@ def _problem(python: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"no answer within {_SECONDS} s"
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["without a word"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["(no output)"]
         word = lines[-1] if lines[0].startswith("Traceback") else lines[0]
         return f"ended with {done.returncode}: {word.strip()}"
     found = done.stdout.strip()

@@ -188,7 +188,7 @@ def _run(command: list[str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise MarqueeError(f"{' '.join(command[:4])} took longer than {INSTALL_TIMEOUT_SECONDS} s") from error
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["without a word"]
+        lines = done.stderr.strip().splitlines() or ["(no output)"]
         reason = next(
             (line for line in lines if line.startswith("ERROR")), lines[-1]
         )  # pip's first is the reason

@@ -1,4 +1,4 @@
-"""What `marquee build` writes: which files, under which names, with which bytes."""
+"""The archive that `marquee build` writes: its files, their names and their bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile values of build's, inspect's and convert's options: one sentence and a cure, no traceback."""
+"""Hostile values for the options of build, inspect and convert: one sentence and a cure, no traceback."""
 
 from __future__ import annotations
 

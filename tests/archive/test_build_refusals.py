@@ -1,4 +1,4 @@
-"""What `marquee build` refuses, in which words, and that it leaves nothing behind."""
+"""Models and options that `marquee build` refuses: the message, and that no file is left behind."""
 
 from __future__ import annotations
 

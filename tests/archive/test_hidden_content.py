@@ -1,4 +1,4 @@
-"""What hides in an archive whose sums are right: another handler, spoiled tensors, hidden pickles."""
+"""Archives with right sums and bad content: another handler, damaged tensors, hidden pickles."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def entry(start: int, end: int, shape: Any = None, dtype: str = "U8") -> dict[st
         (tensors({"a": entry(0, 4)}, bytes(5)), "bytes, and its header says"),
         (tensors({"a": entry(0, 40)}, bytes(4)), "bytes, and its header says"),
         (tensors({"a": entry(0, 1 << 61)}, bytes(4)), "bytes, and its header says"),
-        (tensors({"a": entry(0, 1 << 80)}, bytes(4)), "no counts"),
-        (tensors({"a": entry(-4, 0, [4])}, bytes(4)), "no counts"),
-        (tensors({"a": entry(4, 0, [-4])}, bytes(4)), "no counts"),
-        (tensors({"a": entry(0, 4, [True, 4])}, bytes(4)), "no counts"),
-        (tensors({"a": entry(0, 4, [1] * 1000)}, bytes(4)), "no counts"),
+        (tensors({"a": entry(0, 1 << 80)}, bytes(4)), "not whole numbers from 0"),
+        (tensors({"a": entry(-4, 0, [4])}, bytes(4)), "not whole numbers from 0"),
+        (tensors({"a": entry(4, 0, [-4])}, bytes(4)), "not whole numbers from 0"),
+        (tensors({"a": entry(0, 4, [True, 4])}, bytes(4)), "not whole numbers from 0"),
+        (tensors({"a": entry(0, 4, [1] * 1000)}, bytes(4)), "not whole numbers from 0"),
         (tensors({"a": entry(0, 4, [2])}, bytes(4)), "a shape that its bytes do not fit"),
         (tensors({"a": entry(0, 4, dtype="PICKLE")}, bytes(4)), "the unknown dtype 'PICKLE'"),
         (tensors({"a": {"dtype": ["U8"], "shape": [4], "data_offsets": [0, 4]}}, bytes(4)), "damaged"),

@@ -1,4 +1,4 @@
-"""`marquee inspect` against archives that are damaged or made to do harm."""
+"""`marquee inspect` on archives that are damaged or hostile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``build --lora``: what three tools write becomes one form; everything else is refused by name."""
+"""``build --lora``: LoRAs of three tools are packed in one form; all others are refused with a reason."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ SPOILED: dict[str, tuple[Callable[[], Tensors], tuple[str, ...]]] = {
         lambda: {**peft(), f"unet.{ATTENTION}.to_q.lora.down.weight": torch.ones(4, 32)},
         ("to_q.lora.down.weight", "to_q.lora_A.weight", "same layer"),
     ),
-    "another thing": (lambda: {"<cat>": torch.ones(1)}, ("<cat>", "no name of a LoRA's tensor")),
+    "another thing": (lambda: {"<cat>": torch.ones(1)}, ("<cat>", "not the name of a LoRA's tensor")),
     "nothing": (dict, ("holds no LoRA",)),
 }
 

@@ -1,4 +1,4 @@
-"""Nothing of an archive runs before all of it was verified: in every command, and in the local cloud."""
+"""Every command and the local cloud verify the whole archive before they run anything of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The edge of the command line: what a failure looks like, and which exit code it has."""
+"""The messages and the exit codes of failing commands."""
 
 from __future__ import annotations
 

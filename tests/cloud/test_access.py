@@ -1,4 +1,4 @@
-"""Who may call the local cloud: nobody without its token, no browser, and nobody under a foreign name."""
+"""Calls without the token, from a browser or under a foreign host name are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`marquee cloud` with values that nobody means: one sentence, a cure, and nothing made or removed."""
+"""`marquee cloud` with impossible values: one sentence, a cure, and no file is made or removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, routes, numbers and headers that mean to lead elsewhere: refused, and nothing leaves its folder."""
+"""Hostile names, routes, numbers and headers are refused, and no file outside the cloud's folder changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are broken, huge or sly: each gets an answer or a closed connection, and harms nobody."""
+"""Broken or huge requests get an answer or a closed connection, and other requests are not affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a killed cloud leaves behind goes at the next start; what is somebody else's stays."""
+"""The next start removes what a killed cloud left behind, and no other files or processes."""
 
 from __future__ import annotations
 

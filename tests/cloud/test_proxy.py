@@ -1,4 +1,4 @@
-"""Whom the proxy answers for, and how it tells gRPC from REST."""
+"""The hosts that the proxy answers for, and how it tells gRPC from REST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""XML multipart uploads: by Google's transfer manager, and by hand what it never gets wrong."""
+"""XML multipart uploads: by Google's transfer manager, and hand-made requests with mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads that break, lie or are resumed, through Google's own client."""
+"""Uploads that break off, have wrong checksums or are resumed, through Google's own client."""
 
 from __future__ import annotations
 

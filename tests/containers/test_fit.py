@@ -1,4 +1,4 @@
-"""What fits which container, told from the archive alone."""
+"""Whether an archive fits a container, decided from the archive's content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The archive that deploy builds by itself: once, again after a change, and over nothing of the user's."""
+"""The archive that deploy builds by itself: built once and after a change; no other file is replaced."""
 
 from __future__ import annotations
 

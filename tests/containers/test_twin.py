@@ -1,4 +1,4 @@
-"""The twin: which Python it is made with, when it counts as there, and that replicas run in it."""
+"""The twin: the Python it is made with, when it is complete, and that replicas run in it."""
 
 from __future__ import annotations
 

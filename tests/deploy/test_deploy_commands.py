@@ -1,4 +1,4 @@
-"""The commands as people type them, in an environment that tries to lead them elsewhere."""
+"""The deploy commands in an environment whose variables point to another cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong in the local cloud: the message says why, and what was made is taken back."""
+"""Failures in the local cloud: the message says why, and a deploy takes back what it made."""
 
 from __future__ import annotations
 

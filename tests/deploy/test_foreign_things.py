@@ -1,4 +1,4 @@
-"""What marquee did not make survives every command untouched, under marquee's names and under its own."""
+"""No command changes what marquee did not make, whatever its name is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong on this machine is said before the first call to a cloud."""
+"""Problems on this machine are reported before the first call to a cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A smoke test ends proved, unproven, unknown or failed; only what failed and never served is taken back."""
+"""A smoke test ends proved, unproven, unknown or failed; only a failed model is taken back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor as a whole: silent on good setups, complete on the tutorial, the same in docs/failures.md."""
+"""The doctor as a whole: good setups, the tutorial's mistakes, and docs/failures.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each known failure happens in the local cloud, and the doctor had named it before anything was deployed."""
+"""Each known failure happens in the local cloud, and the doctor reports it before a deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A compiled UNet may stand in only where it was made for; everywhere else the plain one answers."""
+"""Compiled code is used only where its key fits; the plain UNet is used everywhere else."""
 
 from __future__ import annotations
 

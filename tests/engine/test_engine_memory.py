@@ -1,4 +1,4 @@
-"""Memory: planned from measured bytes, and running out costs nobody a picture that fits."""
+"""Memory: planned from measured bytes; a call that runs out of it fails no picture that fits."""
 
 from __future__ import annotations
 

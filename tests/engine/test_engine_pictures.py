@@ -1,4 +1,4 @@
-"""The engine draws what diffusers' own pipeline draws: alone to the bit, in company within 1/255."""
+"""The engine's pictures against diffusers' pipeline: the same bits alone, within 1/255 beside others."""
 
 from __future__ import annotations
 

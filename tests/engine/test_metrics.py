@@ -1,4 +1,4 @@
-"""What TorchServe is told of the engine, and when."""
+"""The engine's figures for TorchServe, and when they are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing leaves the door as an exception, whatever TorchServe hands it."""
+"""The door answers whatever TorchServe sends it, and raises no exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request may say, and that a wrong one is refused whole with every problem named."""
+"""Valid requests; an invalid one is refused as a whole, with a list of all its mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walls between the handler's rooms: who may import whom, and what is loaded by it."""
+"""The allowed imports between the handler's rooms, and the modules that they load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""model-config.yaml: what it may say, and that a wrong word in it is named."""
+"""model-config.yaml: valid settings, and refusals that name the wrong key."""
 
 from __future__ import annotations
 

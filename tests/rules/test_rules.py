@@ -1,4 +1,4 @@
-"""The rule table: complete, dated, and each rule breaks on the value it is about."""
+"""The table of rules: complete, dated, and each rule refuses a value that breaks it."""
 
 from __future__ import annotations
 

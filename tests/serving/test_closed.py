@@ -1,4 +1,4 @@
-"""What a hostile hand on this machine, or a web page in its browser, can do to a running server: nothing."""
+"""Other users and web pages cannot change a running server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge on drawn pictures: it must name all 224, survive noise, and say no where it should."""
+"""The judge names all 224 drawn pictures, also with noise, and refuses wrong ones."""
 
 from __future__ import annotations
 

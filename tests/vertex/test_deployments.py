@@ -1,4 +1,4 @@
-"""Deploying: what is checked, what runs afterwards, what a failure leaves, what may be deleted when."""
+"""Deploying: the checks, the processes, the state after a failure, and what may be deleted."""
 
 from __future__ import annotations
 

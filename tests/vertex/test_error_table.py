@@ -1,4 +1,4 @@
-"""What the comfortable SDK raises: the same catchable classes whatever the transport."""
+"""The SDK raises the same exception classes over gRPC and REST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model registry over both transports: versions, aliases, lists, and what Google refuses."""
+"""The model registry over both transports: versions, aliases, lists, refusals."""
 
 from __future__ import annotations
 

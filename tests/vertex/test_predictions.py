@@ -1,4 +1,4 @@
-"""Predicting: what the container gets, what the caller gets, and every limit on the way."""
+"""Predicting: the request to the container, the answer to the caller, and every limit."""
 
 from __future__ import annotations
 

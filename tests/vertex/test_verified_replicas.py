@@ -1,4 +1,4 @@
-"""What was uploaded is verified before a replica starts; the deployment fails with the reason."""
+"""An uploaded archive is verified before a replica starts; the deployment fails with the reason."""
 
 from __future__ import annotations
 
