@@ -49,6 +49,7 @@ def examine_cloud(connection: Connection, subject: Subject, exhausted: bool) -> 
 def rehearse(subject: Subject) -> list[Finding]:
     """Start the archive in real TorchServe on this machine, as a replica would be, and ask for a picture."""
     from pipeline.client import Client
+    from pipeline.serving.readiness import quick_instance
     from pipeline.serving.settings import ServeOptions
     from pipeline.serving.torchserve import start
 
@@ -60,7 +61,7 @@ def rehearse(subject: Subject) -> list[Finding]:
         server = start(subject.archive, ServeOptions(python=python, environment=environment, foreign=True))
         try:
             with Client(server.url) as client:
-                client.predict([{"prompt": "a red circle", "seed": 1}])
+                client.predict([quick_instance(client.describe())])
         finally:
             server.stop()
     except RefusedArchive as error:

@@ -80,21 +80,27 @@ def _post(server: RunningServer, instance: dict[str, Any], seconds: float) -> ht
 
 
 def warm_up_instance(described: httpx.Response) -> dict[str, Any]:
+    """``quick_instance`` of an answer to {"describe": true}."""
+    try:
+        return quick_instance(_document(described)["predictions"][0])
+    except (LookupError, TypeError):
+        return quick_instance(None)
+
+
+def quick_instance(description: Any) -> dict[str, Any]:
     """The quickest picture that the archive's own limits allow, in its own default size.
 
-    A model that draws no picture of a text alone is asked to paint a small grey one anew.
-    ``described``: its answer to {"describe": true}; one that is not marquee's handler need not know that.
+    A model that draws no picture of a text alone is asked to paint a small grey one anew. ``description`` is
+    what an archive says of itself; one that is not marquee's handler need not know that.
     """
     instance: dict[str, Any] = {"prompt": WARM_UP_PROMPT, "seed": 0, "num_inference_steps": WARM_UP_STEPS}
-    document = _document(described)
     try:
-        description = document["predictions"][0]
         limits = description["limits"]
         instance["num_inference_steps"] = min(WARM_UP_STEPS, int(limits["max_num_inference_steps"]))
         instance["prompt"] = WARM_UP_PROMPT[: int(limits["max_prompt_characters"])]
         if "text_to_image" not in description.get("families", ["text_to_image"]):
-            instance.update({side: int(description["defaults"][side]) for side in ("width", "height")})
-            instance.update(image=_grey_picture(), mask_image=_grey_picture())
+            size = {side: int(description["defaults"][side]) for side in ("width", "height")}
+            instance.update(size, image=_grey_picture(), mask_image=_grey_picture())
     except (LookupError, TypeError, ValueError, AttributeError):
         return instance
     return instance

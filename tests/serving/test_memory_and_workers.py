@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import MarqueeError
 from pipeline.serving.memory import MEBIBYTE, heap_bytes, total_memory, unused_memory
 from pipeline.serving.preflight import ArchiveFacts, check_archive, check_machine, worker_count
-from pipeline.serving.readiness import warm_up_instance
+from pipeline.serving.readiness import quick_instance, warm_up_instance
 
 
 def test_too_little_memory_is_named() -> None:
@@ -105,3 +105,12 @@ def test_every_worker_needs_memory_of_its_own(tmp_path: Path) -> None:
 def test_the_warm_up_stays_within_the_archives_limits(answer: object, prompt: str, steps: int) -> None:
     instance = warm_up_instance(httpx.Response(200, json=answer))
     assert (instance["prompt"], instance["num_inference_steps"]) == (prompt, steps)
+    assert "image" not in instance
+
+
+def test_a_model_that_only_paints_into_pictures_is_asked_to_do_that() -> None:
+    limits = {"max_num_inference_steps": 9, "max_prompt_characters": 9}
+    described = {"families": ["inpaint"], "limits": limits, "defaults": {"width": 72, "height": 64}}
+    instance = quick_instance(described)
+    assert instance.keys() >= {"prompt", "image", "mask_image"}
+    assert (instance["width"], instance["height"]) == (72, 64)

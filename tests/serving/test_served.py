@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +13,11 @@ from typing import Any
 import psutil
 import pytest
 from calls import difference, pixels, post, post_together
+from PIL import Image
 
+from pipeline.archive.build import BuildConfig, build
 from pipeline.archive.layout import SUMS, bytes_member
+from pipeline.archive.loras.option import LoraFile
 from pipeline.archive.writer import write_archive
 from pipeline.client import Client
 from pipeline.progress import Silent
@@ -93,10 +99,13 @@ def test_metrics_are_prometheus(server: RunningServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def marked_mar(model_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive with one line more: its handler gives its own path as its version."""
-    marked = tmp_path_factory.mktemp("marked") / "model.mar"
-    with zipfile.ZipFile(model_mar) as archive:
+def marked_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's archive with a LoRA, whose handler gives its own path as its version."""
+    folder = tmp_path_factory.mktemp("marked")
+    marked, artifacts = folder / "model.mar", ROOT / "model_artifacts"
+    loras = (LoraFile("outline", artifacts / "loras" / "outline.safetensors"),)
+    built = build(BuildConfig(str(artifacts / "shapes"), folder / "plain.mar", loras=loras), Silent())
+    with zipfile.ZipFile(built.path) as archive:
         content = {name: archive.read(name) for name in archive.namelist() if name != SUMS}
     content["handler/__init__.py"] += b"\n__version__ = __file__\n"
     write_archive(marked, [bytes_member(name, data) for name, data in content.items()], Silent())
@@ -132,3 +141,62 @@ def test_the_worker_runs_the_archives_code_not_the_checkouts(other: RunningServe
     (worker,) = other.worker_state().pids
     assert Path(psutil.Process(worker).cwd()).is_relative_to(unpacked)
     assert not path.is_relative_to(ROOT)
+
+
+def sent(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def kinds_of_pictures() -> dict[str, dict[str, Any]]:
+    """Fields of an instance for everything that a request can ask for."""
+    image = Image.new("RGB", (64, 64), "blue")
+    image.paste("red", (16, 16, 48, 48))
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    return {
+        "text to image": {},
+        "image to image": {"image": sent(image), "strength": 0.6},
+        "inpainting": {"image": sent(image), "mask_image": f"data:image/png;base64,{sent(mask)}"},
+        "a LoRA": {"loras": [{"name": "outline", "weight": 0.9}]},
+        "two pictures": {"num_images_per_prompt": 2},
+        "a preset": {"preset": "fast"},
+    }
+
+
+@pytest.mark.torchserve
+def test_one_request_asks_for_every_kind_of_picture(other: RunningServer) -> None:
+    parameters = {"seed": 7, "guidance_scale": 1.5, "output_format": "png"}
+    few = {"num_inference_steps": 5}
+    instances = [
+        {"prompt": "a green circle on a blue background", **({} if "preset" in fields else few), **fields}
+        for fields in kinds_of_pictures().values()
+    ]
+    answer = post(other.predict_url, {"instances": instances, "parameters": parameters})
+    assert answer.status_code == 200, answer.text
+    together = answer.json()["predictions"]
+    for name, instance, prediction in zip(kinds_of_pictures(), instances, together, strict=True):
+        answer = post(other.predict_url, {"instances": [instance], "parameters": parameters})
+        (alone,) = answer.json()["predictions"]
+        pairs = zip(prediction, alone, strict=True) if name == "two pictures" else [(prediction, alone)]
+        assert all(difference(one, single) < 1.0 for one, single in pairs), name
+    first, second = together[4]
+    singles = [first, second, *(one for one in together if isinstance(one, str))]
+    assert difference(first, together[0]) < 1.0, "the first of two has the seed that was sent"
+    assert all(difference(one, second) > 1.0 for one in singles if one is not second)
+    left = pixels(together[2])[:, :24] - pixels(sent(Image.new("RGB", (64, 64), "blue")))[:, :24]
+    assert abs(left[:, :12]).mean() < 40, "what the mask does not show stays blue"
+
+
+@pytest.mark.torchserve
+def test_the_readmes_example_of_changed_pictures_runs(
+    other: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## Change a picture, paint into one, add a LoRA\n")[1].split("\n## ")[0]
+    (example,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(example.replace("http://127.0.0.1:8080", other.url), {})
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["changed.png", "circle.png", "outlined.png", "painted.png"]
