@@ -29,7 +29,7 @@ ModelOption = Annotated[
 OutOption = Annotated[Path | None, typer.Option(help="The archive to write.")]
 SettingsOption = Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Store UNet and VAE so.")]
-SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Ship it too.")]
+SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Pack the model's.")]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 ContainerOption = Annotated[str | None, typer.Option(help="Bring the packages this container lacks.")]
 CompileWithOption = Annotated[
@@ -153,6 +153,8 @@ def _print_text(found: Inspection) -> None:
         print(f"weights digest  {found.weights_digest}")
         for lora in found.loras:
             print(f"LoRA            {lora.name}  {lora.sha256[:16]}  default weight {lora.default_weight:g}")
+        if checker := found.safety_checker:
+            print(f"safety checker  {checker.sha256[:16]}  flagged pictures: {checker.action}")
         print("versions        " + ", ".join(f"{name} {version}" for name, version in found.versions.items()))
         print(yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=False), end="")
     for problem in found.problems:
