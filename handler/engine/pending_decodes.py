@@ -65,4 +65,4 @@ class PendingDecodes:
             return decoded.result
         drawing = self._clock() - image.admitted_at - decoded.seconds
         seconds = {"queue": image.queue_seconds, "denoise": max(0.0, drawing), "decode": decoded.seconds}
-        return Picture(decoded.result, seconds, image.prompts.cut_texts, decoded.safety)
+        return Picture(decoded.result, seconds, image.prompts.cut_texts, safety=decoded.safety)

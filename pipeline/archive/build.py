@@ -21,6 +21,7 @@ from pipeline.archive.manifest import manifest_bytes
 from pipeline.archive.model_config import config_bytes, with_continuous_batching, written_defaults
 from pipeline.archive.model_folder import check_folder, file_names, model_members
 from pipeline.archive.regular import is_folder, special_kind
+from pipeline.archive.safety_checker import check_setting
 from pipeline.archive.selection import Dtype, Selection
 from pipeline.archive.single_file import converted
 from pipeline.archive.target.bytecode import bytecode_members
@@ -93,6 +94,7 @@ def build(config: BuildConfig, progress: Progress) -> Built:
             packages += bytecode_members(packages, target, config.compile_with)
         selection = check_folder(folder, config.dtype, safety_checker=config.safety_checker)
         settings = with_loras(_settings(config, folder, target), config.loras)
+        check_setting(settings, config.safety_checker)
         members = [*archive_members(config, folder, selection, settings), *packages]
         members += lora_members(config.loras, folder, selection)
         if target:

@@ -27,6 +27,7 @@ from pipeline.archive.model_config import count_problems
 from pipeline.archive.pickles import MAX_SEARCHED_BYTES, content_problem
 from pipeline.archive.regular import open_regular
 from pipeline.archive.safetensors_files import NotSafetensors, read_tensors
+from pipeline.archive.safety_checker import CHECKER, DEFAULT_ACTION, EXTRACTOR
 from pipeline.archive.texts import Texts
 from pipeline.archive.zip_structure import printable, structure_problems
 from pipeline.errors import MarqueeError
@@ -54,6 +55,17 @@ class InspectedLora:
 
 
 @dataclass(frozen=True)
+class InspectedChecker:
+    """The safety checker: one SHA-256 over the digests of its files, as describe answers it.
+
+    ``action`` is what is done with a picture that it flags: send, blur or withhold.
+    """
+
+    sha256: str
+    action: str
+
+
+@dataclass(frozen=True)
 class Inspection:
     """The content of an archive, which may be served only where ``problems`` is empty."""
 
@@ -66,6 +78,7 @@ class Inspection:
     settings: Mapping[str, Any]
     problems: tuple[str, ...]
     loras: tuple[InspectedLora, ...] = ()
+    safety_checker: InspectedChecker | None = None
 
 
 def inspect_archive(path: Path, progress: Progress, *, name: Path | None = None) -> Inspection:
@@ -123,7 +136,18 @@ def _inspect(path: Path, file: BinaryIO, archive: zipfile.ZipFile, progress: Pro
         settings=settings,
         problems=tuple(problems),
         loras=tuple(_loras(digests, settings)),
+        safety_checker=_safety_checker(covered, settings),
     )
+
+
+def _safety_checker(digests: Mapping[str, str], settings: Mapping[str, Any]) -> InspectedChecker | None:
+    folders = tuple(f"{MODEL_FOLDER}/{part}/" for part in (CHECKER, EXTRACTOR))
+    files = {path: digest for path, digest in digests.items() if path.startswith(folders)}
+    if not any(path.startswith(folders[0]) for path in files):
+        return None
+    own = settings.get("marquee")
+    action = own.get("safety", DEFAULT_ACTION) if isinstance(own, dict) else DEFAULT_ACTION
+    return InspectedChecker(weights_digest(files), printable(str(action)[:20]))
 
 
 def _loras(digests: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[InspectedLora]:

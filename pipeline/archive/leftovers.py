@@ -24,7 +24,7 @@ def ignored_weights(folder: Path, names: Collection[str], packed: Collection[str
             continue
         component, _, file = name.rpartition("/")
         if component in SAFETY_STEMS:
-            yield f"{name} is not packed: --safety-checker ships it"
+            yield f"{name} is not packed: --safety-checker packs it"
         elif component in WEIGHT_STEMS and file.startswith(("diffusion_pytorch_model", "model", "pytorch_")):
             yield f"{name} is not packed: another file of {component}/ is"
         else:

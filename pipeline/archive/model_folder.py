@@ -23,6 +23,15 @@ from pipeline.archive.safetensors_files import (
     read_tensor_file,
     rewritten_member,
 )
+from pipeline.archive.safety_checker import (
+    CHECKER,
+    CHECKER_CONFIG,
+    EXTRACTOR,
+    EXTRACTOR_CONFIG,
+    SHIPPED_EXTRACTOR,
+    content_problems,
+    shipped_name,
+)
 from pipeline.archive.selection import INDEX, Dtype, Selection, Weights, select_files
 from pipeline.archive.tokenizer_files import slow_files
 from pipeline.errors import MarqueeError
@@ -68,6 +77,9 @@ def check_folder(folder: Path, dtype: Dtype, *, safety_checker: bool = False) ->
         if name in names
     ]
     found = [problem for problem in problems if problem]
+    if safety_checker and not found:
+        stored = _stored_shapes(folder, selection, CHECKER)
+        found += content_problems(documents[CHECKER_CONFIG], documents[EXTRACTOR_CONFIG], stored)
     if found:
         convert = f"{sys.executable} -m pipeline convert {shlex.quote(str(folder))}"
         raise MarqueeError(
@@ -137,9 +149,19 @@ def _tensor_problem(folder: Path, name: str) -> str:
     return ""
 
 
+def _stored_shapes(folder: Path, selection: Selection, component: str) -> dict[str, tuple[int, ...]]:
+    """A component's tensors by their stored names."""
+    files = [
+        name for weights in selection.weights if weights.component == component for name in weights.files
+    ]
+    return {tensor.name: tensor.shape for name in files for tensor in read_tensor_file(folder / name).tensors}
+
+
 def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool) -> bytes:
     """model_index.json without the parts that are not packed; the same bytes where nothing changes."""
-    dropped = {} if safety_checker else {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    dropped = {CHECKER: [None, None], EXTRACTOR: [None, None]}
+    if safety_checker:
+        dropped = {EXTRACTOR: SHIPPED_EXTRACTOR}
     changes: dict[str, Any] = {
         name: value for name, value in dropped.items() if index.get(name, value) != value
     }
@@ -215,6 +237,11 @@ def _rewrite(component: str, tensor: StoredTensor, dtype: Dtype) -> Rewrite | No
         if bare == TEXT_LEFTOVER:
             return None
         rewrite = Rewrite(tensor, TEXT_PREFIX + bare, "F32" if tensor.dtype in HALVES else tensor.dtype)
+    if component == CHECKER:
+        name = shipped_name(tensor.name)
+        if name is None:
+            return None
+        rewrite = Rewrite(tensor, name, tensor.dtype)
     if dtype == "keep":
         return rewrite
     return cast_to(rewrite, "F32" if component == "text_encoder" else STORED_DTYPES[dtype])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pipeline.archive.families import SERVED_PIPELINES, family_of_pipeline, refusal
 from pipeline.archive.layout import PICKLE_SUFFIXES
+from pipeline.archive.safety_checker import EXTRACTOR_CONFIG, folder_problems
 
 Dtype = Literal["keep", "fp16", "fp32", "bf16"]
 ReadJson = Callable[[str], Any]
@@ -23,7 +24,6 @@ CLASSES = {
 WEIGHT_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 SAFETY_STEMS = {"safety_checker": "model"}
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
-FEATURE_EXTRACTOR_CONFIG = "feature_extractor/preprocessor_config.json"
 TOKENIZER_FILES = (
     "tokenizer/added_tokens.json",
     "tokenizer/merges.txt",
@@ -74,9 +74,12 @@ def select_files(
     """
     index = read_json(INDEX) if INDEX in names else {}
     problems = _index_problems(index) if INDEX in names else [f"{INDEX} is missing"]
+    if safety_checker and isinstance(index, dict):
+        problems += folder_problems(index, names)
+        safety_checker = any(name.startswith("safety_checker/") for name in names)
     stems = WEIGHT_STEMS | (SAFETY_STEMS if safety_checker else {})
     configs = [f"{component}/config.json" for component in stems]
-    configs += [SCHEDULER_CONFIG, *((FEATURE_EXTRACTOR_CONFIG,) if safety_checker else ())]
+    configs += [SCHEDULER_CONFIG, *((EXTRACTOR_CONFIG,) if safety_checker else ())]
     problems += [f"{name} is missing" for name in configs if name not in names]
     if not {"tokenizer/tokenizer.json", "tokenizer/vocab.json"}.intersection(names):
         problems.append("tokenizer/ has neither tokenizer.json nor vocab.json with merges.txt")

@@ -29,7 +29,7 @@ ModelOption = Annotated[
 OutOption = Annotated[Path | None, typer.Option(help="The archive to write.")]
 SettingsOption = Annotated[Path | None, typer.Option(help="A model-config.yaml of your own.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="The dtype in which UNet and VAE are stored.")]
-SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Pack the safety checker too.")]
+SafetyOption = Annotated[bool, typer.Option("--safety-checker", help="Pack the model's safety checker.")]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")]
 ContainerOption = Annotated[
     str | None,
@@ -157,6 +157,8 @@ def _print_text(found: Inspection) -> None:
         print(f"weights digest  {found.weights_digest}")
         for lora in found.loras:
             print(f"LoRA            {lora.name}  {lora.sha256[:16]}  default weight {lora.default_weight:g}")
+        if checker := found.safety_checker:
+            print(f"safety checker  {checker.sha256[:16]}  flagged pictures: {checker.action}")
         print("versions        " + ", ".join(f"{name} {version}" for name, version in found.versions.items()))
         print(yaml.safe_dump(dict(found.settings), sort_keys=False, allow_unicode=False), end="")
     for problem in found.problems:

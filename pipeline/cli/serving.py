@@ -15,6 +15,7 @@ import typer
 from pipeline.cli import panels
 from pipeline.cli.prompts import meant_prompts
 from pipeline.cli.target import CloudOption, ConfigOption, DeployOptions, connected
+from pipeline.cli.withheld import end_if_withheld, that_came
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -148,8 +149,10 @@ def predict(
         options = DeployOptions(config, cloud, settings=[f"endpoint={endpoint}"])
         with connected(options) as (wanted, connection):
             predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
-    _save(paths, predictions)
-    _print_pictures(paths, predictions)
+    came = that_came(paths, predictions)
+    _save(*came)
+    _print_pictures(*came)
+    end_if_withheld(paths, predictions)
 
 
 def _print_pictures(paths: list[Path], predictions: list[Prediction]) -> None:

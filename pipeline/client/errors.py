@@ -7,6 +7,7 @@ PredictionError           of any kind; ``status`` is the HTTP status, or None wh
   ServerFailed            any other status, 500 and 507 (the worker died) among them
   ServerUnreachable       no connection, or no answer in time
   BadAnswer               200, but without the requested pictures
+  PictureWithheld         200, and the server's safety checker has flagged the picture, so it is not sent
 """
 
 from __future__ import annotations
@@ -86,6 +87,17 @@ class ServerUnreachable(PredictionError):
     @property
     def retryable(self) -> bool:
         return not self.refused
+
+
+class PictureWithheld(PredictionError):
+    """The server's safety checker flagged the picture, and its archive sends no flagged picture."""
+
+    def __init__(self, named: str = "the picture") -> None:
+        super().__init__(
+            f"{named} is withheld: the server's safety checker flagged it",
+            "ask for another seed or another prompt",
+            status=200,
+        )
 
 
 class BadAnswer(PredictionError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.client.errors import BadAnswer
+from pipeline.client.errors import BadAnswer, PictureWithheld
 from pipeline.client.picture_files import save_pictures
 from pipeline.client.request_body import AskedPicture
 from pipeline.plain_text import one_line
@@ -29,7 +29,8 @@ class Prediction:
 
     ``format`` is "jpeg", "png" or "webp". ``seed`` is the one that was sent: with it the same request draws
     the same picture. ``receipt`` is the server's (``response: "full"``), else empty. ``warnings`` are
-    sentences about this picture, such as that the end of a long prompt was not used.
+    sentences about this picture, such as that the end of a long prompt was not used. ``withheld``: the
+    server's safety checker flagged it and it is not sent, so ``data`` is empty; others of the request came.
     """
 
     data: bytes = field(repr=False)
@@ -39,9 +40,12 @@ class Prediction:
     seed: int | None = None
     receipt: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    withheld: bool = False
 
     def save(self, path: Path) -> None:
-        """Write the encoded picture, as it came: whole or not at all. Raises OSError."""
+        """Write the encoded picture, as it came: whole or not at all. Raises OSError, or PictureWithheld."""
+        if self.withheld:
+            raise PictureWithheld
         save_pictures([(path, self.data)])
 
 
@@ -70,6 +74,11 @@ def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | No
         message = one_line(str(error.get("message")))
         raise BadAnswer(f"instead of a picture came: {message}", status=200)
     encoded, receipt = whole.get("image"), whole.get("receipt", {})
+    # Vertex's predict route keeps nothing beside the predictions, so a full one brings its own warnings.
+    told = tuple(line for lines in _warnings(whole.get("warnings")).values() for line in lines)
+    if is_withheld(prediction):
+        receipt = receipt if isinstance(receipt, dict) else {}
+        return Prediction(b"", "", 0, 0, seed, receipt, told, withheld=True)
     if not isinstance(encoded, str) or not isinstance(receipt, dict):
         raise BadAnswer(f"a prediction is no picture: {_begin(prediction)}", status=200)
     try:
@@ -78,9 +87,16 @@ def parse_prediction(prediction: Any, seed: int | None, asked: AskedPicture | No
         raise BadAnswer(f"a prediction is no base64: {_begin(encoded)}", status=200) from None
     format_name, width, height = _look(data)
     _compare(format_name, width, height, asked or AskedPicture())
-    # Vertex's predict route keeps nothing beside the predictions, so a full one brings its own warnings.
-    warnings = tuple(line for lines in _warnings(whole.get("warnings")).values() for line in lines)
-    return Prediction(data, format_name, width, height, seed, receipt, warnings)
+    return Prediction(data, format_name, width, height, seed, receipt, told)
+
+
+def is_withheld(prediction: Any) -> bool:
+    """Whether a prediction is that of a withheld picture: null, or an object that says so of its image."""
+    if not isinstance(prediction, dict):
+        return prediction is None
+    safety = prediction.get("safety")
+    told = isinstance(safety, dict) and safety.get("action") == "withheld"
+    return told and prediction.get("image") is None
 
 
 def _look(data: bytes) -> tuple[str, int, int]:

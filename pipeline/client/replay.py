@@ -19,6 +19,7 @@ CONDITIONS = {
     "device": "device",
     "mode": "mode",
     "loras": "loras",
+    "safety": "safety",
 }
 """What a picture's bits depend on beside its settings, and where the receipt says it."""
 
@@ -90,6 +91,12 @@ def replay(client: Draws, receipt: Mapping[str, Any]) -> Replay:
     with, and the client's PredictionError.
     """
     wanted = receipt.get("pixels_sha256")
+    safety = receipt.get("safety")
+    if wanted is None and isinstance(safety, dict) and safety.get("action") == "withheld":
+        raise MarqueeError(
+            "the receipt is of a withheld picture, so there are no pixels to compare",
+            "replay a receipt of a picture that was sent",
+        )
     if not isinstance(wanted, str):
         raise MarqueeError(
             "the receipt has no pixels_sha256", "it comes from an older marquee: draw the picture anew"

@@ -57,6 +57,8 @@ def check_picture(prediction: Prediction, expected: Expected | None) -> str:
     """A sentence that says what is wrong with a picture, "" when nothing is."""
     from PIL import Image, ImageChops, ImageStat
 
+    if prediction.withheld:
+        return "the smoke picture is withheld: the archive's safety checker flagged it"
     try:
         with Image.open(io.BytesIO(prediction.data)) as encoded:
             picture = encoded.convert("RGB")

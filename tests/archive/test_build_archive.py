@@ -183,18 +183,6 @@ def test_only_what_serves_is_shipped(model_folder: Path, tmp_path: Path) -> None
     assert index["requires_safety_checker"] is False
 
 
-def test_safety_checker_ships_when_asked_for(model_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MarqueeError, match=r"safety_checker/ has no model\.safetensors"):
-        build_from(model_folder, tmp_path / "model.mar", safety_checker=True)
-    for name in ("safety_checker", "feature_extractor"):
-        (model_folder / name).mkdir()
-    shutil.copyfile(model_folder / TEXT, model_folder / "safety_checker/model.safetensors")
-    for name in ("safety_checker/config.json", "feature_extractor/preprocessor_config.json"):
-        (model_folder / name).write_text("{}")
-    built = build_from(model_folder, tmp_path / "model.mar", safety_checker=True)
-    assert "model/safety_checker/model.safetensors" in zipfile.ZipFile(built.path).namelist()
-
-
 def test_fp16_variant_ships_under_the_plain_name(model_folder: Path, tmp_path: Path) -> None:
     halves = {name: tensor.half() for name, tensor in load_file(model_folder / UNET).items()}
     save_file(halves, model_folder / "unet/diffusion_pytorch_model.fp16.safetensors")
