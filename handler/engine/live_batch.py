@@ -81,8 +81,9 @@ class LiveBatch:
             if begun is NO_MEMORY:
                 torch.cuda.empty_cache()
             return begun
-        queued, listener = now - newcomer.arrived_at, newcomer.on_progress
+        queued, listener = now - newcomer.arrived_at, newcomer.on_event
         self.images.append(LiveImage(newcomer.ticket, job, size, prompts, *begun, queued, now, listener))
+        self.images[-1].tell_started()
         self._metrics.count("admitted")
         self._metrics.observe("queue_seconds", queued)
         return None
@@ -176,8 +177,8 @@ class LiveBatch:
                 logger.error("a scheduler failed: %s", problem)
                 self._leave(image)
                 self._finish(image.ticket, SCHEDULER_FAILED)
-            elif image.on_progress is not None:
-                image.report(image.on_progress, self._clock())
+            else:
+                image.tell_step(self._clock())
 
     def _stall(self, image: LiveImage) -> None:
         """An image that memory has no room for now keeps its latent and tries again at the next step."""
