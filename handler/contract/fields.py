@@ -10,6 +10,9 @@ from typing import Any
 from handler.contract.kinds import Deadline, Kind, Number, Scheduler, Seed, Switch, Text, Whole, Word
 from handler.contract.settings import OUTPUT_FORMATS, RESPONSES, Settings
 
+OF_THE_REQUEST = ("stream",)
+"""The fields that concern the whole answer: they stand beside the instances or in the parameters."""
+
 ALIASES = {
     "steps": "num_inference_steps",
     "num_steps": "num_inference_steps",
@@ -74,6 +77,8 @@ def fields(settings: Settings) -> tuple[Field, ...]:
         Field("quality", Whole(1, 100), "Of jpeg and webp.", (90,)),
         Field("response", Word(RESPONSES), "image: base64 text; full: an object with a receipt.", ("full",)),
         Field("metadata", Switch(), "Whether the picture's file carries its settings.", (True,)),
+        Field("previews", Whole(0, limits.max_previews), "Unfinished pictures to send in a stream.", (2,)),
+        Field("stream", Switch(), "Whether events are sent before the answer.", (True,)),
         Field("deadline_seconds", Deadline(), "How long it may wait for its turn.", (30,)),
     )
 

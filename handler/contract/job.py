@@ -81,15 +81,30 @@ class CutText:
 
 
 @dataclass(frozen=True)
+class PreviewCost:
+    """What the previews of a picture took: the seconds of decoding them, and how many there were.
+
+    ``dropped`` could not be decoded in time. The seconds are a part of those of "denoise" on a CPU, where
+    nothing is drawn meanwhile.
+    """
+
+    seconds: float
+    sent: int
+    dropped: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode").
 
-    ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long.
+    ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long. ``previews`` is None
+    where none were to be shown.
     """
 
     image: Image.Image
     seconds: dict[str, float]
     cut_texts: Mapping[str, CutText] = field(default_factory=dict)
+    previews: PreviewCost | None = None
 
 
 @dataclass(frozen=True)

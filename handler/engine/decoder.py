@@ -17,6 +17,7 @@ from PIL import Image
 
 from handler.contract.job import Failure
 from handler.engine.memory.elastic import BROKEN, Elastic
+from handler.engine.previews import preview_file
 from handler.engine.ticket import Ticket
 from handler.model.model import Model, Size
 
@@ -41,19 +42,23 @@ Mark = Optional[torch.cuda.Event]
 
 @dataclass(frozen=True)
 class Undecoded:
-    """A latent (1, 4, h, w) at the end of its steps."""
+    """A latent (1, 4, h, w) at the end of its steps, or one that is predicted for a ``preview``."""
 
     ticket: Ticket
     size: Size
     latent: torch.Tensor
+    preview: bool = False
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture or why there is none, and the seconds that the call which decoded it took."""
+    """A picture or why there is none, and the seconds that the call which decoded it took.
+
+    A preview is a file already.
+    """
 
     latent: Undecoded
-    result: Image.Image | Failure
+    result: Image.Image | bytes | Failure
     seconds: float
 
 
@@ -177,7 +182,10 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
         return []
     started = time.perf_counter()
     with torch.inference_mode():
-        results = decoder.decode(latents)
+        results = [
+            preview_file(result) if latent.preview and isinstance(result, Image.Image) else result
+            for latent, result in zip(latents, decoder.decode(latents))
+        ]
     seconds = time.perf_counter() - started
     return [Decoded(latent, result, seconds) for latent, result in zip(latents, results)]
 

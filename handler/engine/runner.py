@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from handler.contract.drawing import Drawing, OnEvent
-from handler.contract.events import Done, Event, failed
+from handler.contract.events import Done, Event, Failed, failed
 from handler.contract.job import Failure, Job, Outcome
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
@@ -166,6 +166,8 @@ class Listener:
                 return
             try:
                 self._on_event(event)
+                if isinstance(event, (Done, Failed)):
+                    self._on_event = None
             except Exception:
                 self._on_event = None
                 logger.exception("a listener to events failed; it is not called again")

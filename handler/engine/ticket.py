@@ -11,6 +11,7 @@ import torch
 from handler.contract.drawing import OnEvent
 from handler.contract.events import Started, Step
 from handler.contract.job import CutText, Job
+from handler.engine.previews import PreviewPlan
 from handler.engine.sampler import State, TimestepPlan
 from handler.model.model import Size
 
@@ -44,6 +45,7 @@ class LiveImage:
     plan: TimestepPlan
     state: State
     beside: torch.Tensor | None
+    previews: PreviewPlan | None
     queue_seconds: float
     admitted_at: float
     on_event: OnEvent | None = None
@@ -69,6 +71,11 @@ class LiveImage:
             done, seconds = self.state.position, now - self.admitted_at
             left = seconds / done * self.steps_left
             self.on_event(Step(done, len(self.plan.timesteps), seconds, left))
+
+    @property
+    def shows_preview(self) -> bool:
+        """Whether what its next step predicts is to be shown."""
+        return self.previews is not None and self.state.position + 1 in self.previews.steps
 
     @property
     def negative(self) -> torch.Tensor | None:
