@@ -29,7 +29,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     position = {
         name: {"description": POSITION[name], "type": "integer", "minimum": 0} for name in Position._fields
     }
-    own = {spec.name: {"type": TYPES[spec.type], **spec.metadata} for spec in dataclasses.fields(kind)}
+    own = {spec.name: {"type": TYPES[str(spec.type)], **spec.metadata} for spec in dataclasses.fields(kind)}
     return _object(kind.name, kind.__doc__.split("\n")[0], {**position, **own})
 
 

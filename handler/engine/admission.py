@@ -67,15 +67,16 @@ class Admission:
                 return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
             ticket = Ticket(next(self._numbers))
             self._waiting.join(ticket, job, now, on_event)
-            news = self._places_to_tell(now, ticket)
+            news = self._places_to_tell(now, ticket) if on_event else []
         _tell(news)
         return ticket
 
     def tell_places(self, now: float) -> None:
         """Tells those whose place in the queue has changed since they were told."""
-        with self._lock:
-            news = self._places_to_tell(now)
-        _tell(news)
+        if self._told:
+            with self._lock:
+                news = self._places_to_tell(now)
+            _tell(news)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Takes a job that still waits out of the queue; False where it does not wait."""
@@ -108,8 +109,8 @@ class Admission:
     def _places_to_tell(self, now: float, only: Ticket | None = None) -> list[News]:
         """What listeners in the queue, or the ``only`` one, do not know yet, as known from now on."""
         line = self._waiting.in_order()
-        if all(waiting.on_event is None for waiting in line):
-            self._told.clear()
+        if not line:
+            self._told = {}
             return []
         live = [image.steps_left for image in self._live()]
         # Where there is a queue, memory may hold fewer images than there could be places.

@@ -91,7 +91,8 @@ class PictureDecoder:
         even, rest = latents[: len(latents) - over], latents[len(latents) - over :]
         decoded = self._lanes.map(self._decode_rows, self._lanes.split(even)) if even else []
         decoded += self._lanes.map(self._decode_rows, [rest]) if rest else []
-        self._seconds[size] = (time.perf_counter() - started) / len(latents)
+        if not latents[0].preview:  # which may not change how a finished picture is decoded
+            self._seconds[size] = (time.perf_counter() - started) / len(latents)
         return [image for part in decoded for image in part]
 
     def _decode_rows(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
