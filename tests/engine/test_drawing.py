@@ -147,6 +147,7 @@ def test_the_place_in_the_queue_is_told_when_it_changes_and_only_then(runner: Ru
     gate.shut()
     live = [runner.draw(long_job(seed)) for seed in range(4)]
     gate.wait()
+    gate.let(1)  # the first step may have begun with fewer than four
     told: dict[int, list[Event]] = {seed: [] for seed in range(3)}
     queued = [runner.draw(long_job(10 + seed), told[seed].append) for seed in range(3)]
 
@@ -172,6 +173,7 @@ def test_the_place_in_the_queue_is_told_when_it_changes_and_only_then(runner: Ru
 def test_a_refused_job_tells_that_it_failed_and_nothing_else(runner: Runner, gate: Gate) -> None:
     gate.shut()
     taken = [runner.draw(long_job(seed)) for seed in range(68)]
+    gate.wait()
     told: list[Event] = []
     runner.draw(long_job(), told.append)
     [failure] = told
