@@ -72,3 +72,12 @@ def _too_many(limits: Limits) -> Refusal:
         f" instances must be a list of 1 to {limits.max_instances} objects"
     )
     return Refusal(413, "too_many_values", message)
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason in words; of a message its first part, which repeats nothing of the body."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error).split(";")[0]

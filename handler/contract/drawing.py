@@ -1,4 +1,4 @@
-"""What a door sees of the engine: a job goes in, its outcome comes as a future, with progress on the way.
+"""What a door sees of the engine: a job goes in, its outcome comes as a future, with events on the way.
 
 ``concurrent.futures`` serves threads and asyncio alike: ``await asyncio.wrap_future(drawing.outcome)``.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, Protocol
 
+from handler.contract.events import Event
 from handler.contract.job import Failure, Job, Outcome
 
+OnEvent = Callable[[Event], None]
+"""Called with each event of one job, in their order, and never by two threads at once.
 
-class Progress(NamedTuple):
-    """``step`` of ``steps`` denoising steps are done, ``seconds`` after the job got its place."""
-
-    step: int
-    steps: int
-    seconds: float
-
-
-OnProgress = Callable[[Progress], None]
-"""Called from the engine's thread after each step of the job; all drawing waits until it returns."""
+The first ``Queued`` comes from the thread that calls ``draw``, before it returns, and so does the ``Failed``
+of a job that is refused. All others come from the engine's thread: all drawing waits until the call returns.
+One that raises is not called again.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,5 +42,9 @@ class Draws(Protocol):
     def check(self, job: Job) -> Failure | None:
         """What can be said against the job before it is drawn: a 400, or None."""
 
-    def draw(self, job: Job, on_progress: OnProgress | None = None) -> Drawing:
-        """Takes the job into the queue, or refuses it with a 429 where that is full. Waits for no step."""
+    def draw(self, job: Job, on_event: OnEvent | None = None) -> Drawing:
+        """Takes the job into the queue, or refuses it with a 429 where that is full. Waits for no step.
+
+        ``on_event`` hears what happens to the job: queued, started, step and preview, then done or failed
+        before the outcome is there. It hears nothing more of a job that is cancelled.
+        """

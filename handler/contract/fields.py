@@ -19,6 +19,9 @@ PICTURES = ("image", "mask_image")
 WHITE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
 """A png of one white pixel, which every limit allows."""
 
+OF_THE_REQUEST = ("stream",)
+"""The fields that concern the whole answer: they stand beside the instances or in the parameters."""
+
 ALIASES = {
     "steps": "num_inference_steps",
     "num_steps": "num_inference_steps",
@@ -129,10 +132,13 @@ def _of_changed_pictures(settings: Settings) -> tuple[Field, ...]:
 
 
 def _of_the_answer(settings: Settings) -> tuple[Field, ...]:
+    most_previews = settings.limits.max_previews
     return (
         Field("output_format", Word(OUTPUT_FORMATS), "The picture's file.", ("png",)),
         Field("quality", Whole(1, 100), "Of jpeg and webp.", (90,)),
         Field("response", Word(RESPONSES), "image: base64 text; full: an object with a receipt.", ("full",)),
         Field("metadata", Switch(), "Whether the picture's file carries its settings.", (True,)),
+        Field("previews", Whole(0, most_previews), "Unfinished pictures to send in a stream.", (2,)),
+        Field("stream", Switch(), "Whether events are sent before the answer.", (True,)),
         Field("deadline_seconds", Deadline(), "How long it may wait for its turn.", (30,)),
     )

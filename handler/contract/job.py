@@ -89,17 +89,32 @@ class Safety:
 
 
 @dataclass(frozen=True)
+class PreviewCost:
+    """What the previews of a picture took: the seconds of decoding them, and how many there were.
+
+    ``dropped`` could not be decoded in time. The seconds are a part of those of "denoise" on a CPU, where
+    nothing is drawn meanwhile.
+    """
+
+    seconds: float
+    sent: int
+    dropped: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A finished RGB picture and the seconds each stage took ("queue", "denoise", "decode" with the check).
 
     ``cut_texts`` has the fields ("prompt", "negative_prompt") whose texts were too long. ``safety`` is None
-    where the archive has no checker. ``image`` is what may be sent: blurred, or None where it is withheld.
+    where the archive has no checker, ``previews`` where none were to be shown. ``image`` is what may be sent:
+    blurred, or None where it is withheld.
     """
 
     image: Image.Image | None
     seconds: dict[str, float]
     cut_texts: Mapping[str, CutText] = field(default_factory=dict)
     safety: Safety | None = None
+    previews: PreviewCost | None = None
 
     @property
     def flagged(self) -> bool | None:

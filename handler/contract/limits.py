@@ -23,6 +23,7 @@ class Defaults:
 @dataclass(frozen=True)
 class Limits:
     """What a request may ask for at most; widths and heights in pixels.
+    ``max_previews`` is of one picture.
 
     ``max_request_bytes`` bounds a body: Vertex AI lets 10,000,000 bytes through to a dedicated endpoint
     (pipeline/rules/rules.yaml). ``max_response_bytes`` bounds a reply: 6,553,500 bytes is TorchServe's stock
@@ -49,3 +50,4 @@ class Limits:
     max_response_bytes: int = 6_553_500
     max_image_bytes: int = 4_500_000
     max_image_pixels: int = 4096 * 4096
+    max_previews: int = 8

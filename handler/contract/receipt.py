@@ -31,7 +31,7 @@ def make_receipt(
     return {
         **origin(job, picture, description),
         "file_sha256": None if file is None else hashlib.sha256(file).hexdigest(),
-        "timings": {name: round(value, 4) for name, value in seconds.items()},
+        "timings": {**{name: round(value, 4) for name, value in seconds.items()}, **_previews(picture)},
         **({"cut_texts": cut_texts} if cut_texts else {}),
     }
 
@@ -87,6 +87,14 @@ def pixels_digest(image: Image.Image) -> str:
     digest = hashlib.sha256(f"{rgb.width}x{rgb.height}\n".encode())
     digest.update(rgb.tobytes())
     return digest.hexdigest()
+
+
+def _previews(picture: Picture) -> dict[str, Any]:
+    """What showing previews took; nothing where none were asked for."""
+    cost = picture.previews
+    if cost is None:
+        return {}
+    return {"previews": {**dataclasses.asdict(cost), "seconds": round(cost.seconds, 4)}}
 
 
 def _loras(job: Job, description: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Union
 
-from handler.contract.body import Repeating, read_json
-from handler.contract.fields import ALIASES, PICTURES, Read, readers
+from handler.contract.body import Repeating, read_json, why_unreadable
+from handler.contract.fields import ALIASES, OF_THE_REQUEST, PICTURES, Read, readers
 from handler.contract.instance import make_jobs, settle
 from handler.contract.job import Job
 from handler.contract.problem import (
@@ -46,11 +46,13 @@ Item = Union[Pictures, Describe]
 class Request:
     """A request that can be served: one item per instance, in the caller's order.
 
-    ``bare`` requests are answered with their only prediction, outside {"predictions": [...]}.
+    ``bare`` requests are answered with their only prediction, outside {"predictions": [...]}. ``stream``:
+    events are to be sent before the answer (docs/events.md).
     """
 
     items: tuple[Item, ...]
     bare: bool = False
+    stream: bool = False
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -77,7 +79,7 @@ def parse_body(body: Any, settings: Settings, draw_seed: Callable[[], int]) -> R
         try:
             body = read_json(body, settings.limits)
         except (ValueError, RecursionError) as error:
-            return _refuse_body(None, f"the body is not JSON: {_reason(error)}")
+            return _refuse_body(None, f"the body is not JSON: {why_unreadable(error)}")
     if isinstance(body, Refusal):
         return body
     if not isinstance(body, Mapping):
@@ -98,8 +100,11 @@ class _Parser:
 
     def parse(self, body: Mapping[str, Any]) -> Request | Refusal:
         self._refuse_repeated(None, body)
-        self._refuse_unknown(None, body, ("instances", "parameters"))
+        self._refuse_unknown(None, body, ("instances", "parameters", *OF_THE_REQUEST))
         parameters = self._parameters(body.get("parameters"))
+        beside = self._fields(None, {name: body[name] for name in OF_THE_REQUEST if name in body})
+        stream = {**parameters, **beside}.get("stream") is True
+        parameters = {name: value for name, value in parameters.items() if name not in OF_THE_REQUEST}
         items = [
             self._item(index, instance, parameters)
             for index, instance in enumerate(self._instances(body.get("instances")))
@@ -107,7 +112,7 @@ class _Parser:
         self._check_number([item for item in items if isinstance(item, Pictures)])
         if self._problems:
             return invalid_request(self._problems)
-        return Request(tuple(item for item in items if item is not None))
+        return Request(tuple(item for item in items if item is not None), stream=stream)
 
     def _parameters(self, value: Any) -> Mapping[str, Any]:
         if value is None:
@@ -168,7 +173,8 @@ class _Parser:
 
     def _fields(self, instance: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of an object, read; those that are wrong become problems and are UNREAD."""
-        self._refuse_unknown(instance, given, tuple(self._readers))
+        beside = () if instance is None else OF_THE_REQUEST
+        self._refuse_unknown(instance, given, tuple(name for name in self._readers if name not in beside))
         values = {}
         for name, read in self._readers.items():
             if name in given:
@@ -182,9 +188,8 @@ class _Parser:
 
     def _refuse_repeated(self, instance: int | None, given: Any) -> None:
         """JSON keeps the last value of a key given twice, which may not be the one that was meant."""
-        for name, count in (
-            islice(given.repeated.items(), MAX_PROBLEMS) if isinstance(given, Repeating) else ()
-        ):
+        repeated = given.repeated.items() if isinstance(given, Repeating) else ()
+        for name, count in islice(repeated, MAX_PROBLEMS):
             message = f"{brief(name)} is given {count} times in one object"
             self._add(instance, name, given[name], "each key once in an object", message)
 
@@ -195,6 +200,7 @@ class _Parser:
             if guess not in known:
                 guess = nearest(name, known) if len(self._problems) < MAX_PROBLEMS else None
             message = f"unknown field {brief(name)}" + (f"; did you mean {guess}?" if guess else "")
+            message = f'{name} belongs beside "instances"' if name in OF_THE_REQUEST else message
             self._add(instance, name, given[name], f"fields: {', '.join(known)}", message, guess)
 
     def _add(
@@ -218,11 +224,3 @@ def _unwrap(instance: Any) -> Any:
 
 def _refuse_body(value: Any, message: str) -> Refusal:
     return invalid_request([Problem(None, "body", value, 'a JSON object with "instances"', message)])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return f"byte {error.start} is not UTF-8"
-    return str(error).split(";")[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handler.contract.fields import fields
+from handler.contract.fields import OF_THE_REQUEST, fields
 from handler.contract.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,7 +17,9 @@ def request_schema(settings: Settings) -> dict[str, Any]:
     one of two places) are the parser's alone, and so is ``{"data": instance}``, as Vertex's batches wrap it.
     """
     known = {field.name: field.schema() for field in fields(settings)}
-    instance = {"type": "object", "properties": known, "additionalProperties": False}
+    of_request = {name: known[name] for name in OF_THE_REQUEST}
+    of_instance = {name: schema for name, schema in known.items() if name not in OF_THE_REQUEST}
+    instance = {"type": "object", "properties": of_instance, "additionalProperties": False}
     describe = {
         "type": "object",
         "properties": {"describe": {"const": True}},
@@ -36,7 +38,12 @@ def request_schema(settings: Settings) -> dict[str, Any]:
                 "maxItems": settings.limits.max_instances,
                 "items": {"anyOf": [instance, prompt, describe]},
             },
-            "parameters": {**instance, "description": "Fields of every instance that does not say them."},
+            "parameters": {
+                **instance,
+                "properties": known,
+                "description": "Fields of every instance that does not say them.",
+            },
+            **of_request,
         },
         "required": ["instances"],
         "additionalProperties": False,

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Callable, Generic, TypeVar, Union
 
-from handler.contract.drawing import Drawing, Draws, Progress
+from handler.contract.drawing import Drawing, Draws
+from handler.contract.events import Event
 from handler.contract.job import Failure, Job, Outcome
 
 Reply = TypeVar("Reply")
@@ -16,8 +17,8 @@ Reply = TypeVar("Reply")
 MakeReply = Callable[[Sequence[Union[Outcome, None]]], Reply]
 """Makes a reply of one outcome per job; None for a job that was not drawn because another one was refused."""
 
-OnJobProgress = Callable[[int, Progress], None]
-"""As ``OnProgress``, with the index of the job in its request before it."""
+OnJobEvent = Callable[[int, Event], None]
+"""As ``OnEvent``, with the index of the job in its request before it."""
 
 
 class PendingReply(Generic[Reply]):
@@ -88,13 +89,16 @@ class Answers(Generic[Reply]):
         self._pool = ThreadPoolExecutor(encoders, thread_name_prefix="marquee-encode")
 
     def answer(
-        self, jobs: Sequence[Job], make_reply: MakeReply[Reply], on_progress: OnJobProgress | None = None
+        self, jobs: Sequence[Job], make_reply: MakeReply[Reply], on_event: OnJobEvent | None = None
     ) -> PendingReply[Reply]:
-        """Starts a request. Where one job is refused, none is drawn, and the reply is ready at once."""
+        """Starts a request. Where one job is refused, none is drawn, and the reply is ready at once.
+
+        ``on_event`` may then have heard that others of its jobs were queued.
+        """
         refused = [self._core.check(job) for job in jobs]
         drawings: list[Drawing] = []
         for index, job in enumerate(jobs if not any(refused) else ()):
-            drawing = self._core.draw(job, partial(on_progress, index) if on_progress else None)
+            drawing = self._core.draw(job, partial(on_event, index) if on_event else None)
             if drawing.refused:
                 refusal = drawing.outcome.result()
                 assert isinstance(refusal, Failure)

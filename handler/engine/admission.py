@@ -6,16 +6,25 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Callable
+from typing import Callable, NamedTuple
 
-from handler.contract.drawing import OnProgress
+from handler.contract.drawing import OnEvent
+from handler.contract.events import Queued
 from handler.contract.job import Failure, Job
+from handler.engine.families.family import steps_of_strength
 from handler.engine.memory.capacity import Capacity
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pace import Pace
 from handler.engine.ticket import LiveImage, Ticket
 from handler.engine.waiting import OVERLOADED, TOO_LATE, Waiting, WaitingLine
+
+
+class News(NamedTuple):
+    """What a listener is to be told."""
+
+    listener: OnEvent
+    event: Queued
 
 
 class Admission:
@@ -38,13 +47,18 @@ class Admission:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._waiting = WaitingLine(options.max_queue, options.patience_seconds)
+        self._told: dict[Ticket, int] = {}
+        """The place in the queue that each listener knows."""
 
     def __len__(self) -> int:
         """Jobs that wait for a place."""
         return len(self._waiting)
 
-    def submit(self, job: Job, now: float, on_progress: OnProgress | None) -> Ticket | Failure:
-        """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full."""
+    def submit(self, job: Job, now: float, on_event: OnEvent | None) -> Ticket | Failure:
+        """Takes the job into the queue, or refuses it with a 429 Failure when the queue is full.
+
+        ``on_event`` hears at once which place in the queue it has.
+        """
         with self._lock:
             # A job in the queue while places are free has only not been stepped yet.
             free = self._options.max_live - len(self._live()) - len(self.joining)
@@ -52,8 +66,17 @@ class Admission:
                 self._metrics.count("refused")
                 return dataclasses.replace(OVERLOADED, retry_after_seconds=self._retry_after_seconds())
             ticket = Ticket(next(self._numbers))
-            self._waiting.join(ticket, job, now, on_progress)
-            return ticket
+            self._waiting.join(ticket, job, now, on_event)
+            news = self._places_to_tell(now, ticket) if on_event else []
+        _tell(news)
+        return ticket
+
+    def tell_places(self, now: float) -> None:
+        """Tells those whose place in the queue has changed since they were told."""
+        if self._told:
+            with self._lock:
+                news = self._places_to_tell(now)
+            _tell(news)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Takes a job that still waits out of the queue; False where it does not wait."""
@@ -83,6 +106,31 @@ class Admission:
         with self._lock:
             return [self._waiting.pop().ticket for _ in range(len(self._waiting))]
 
+    def _places_to_tell(self, now: float, only: Ticket | None = None) -> list[News]:
+        """What listeners in the queue, or the ``only`` one, do not know yet, as known from now on."""
+        line = self._waiting.in_order()
+        if not line:
+            self._told = {}
+            return []
+        live = [image.steps_left for image in self._live()]
+        # Where there is a queue, memory may hold fewer images than there could be places.
+        places = self._options.max_live if self._has_place((), line[0].job) else max(1, len(live))
+        steps = [steps_of_strength(waiting.job) for waiting in line]
+        told, news = self._told, list[News]()
+        self._told = {}
+        for place, (waiting, seconds) in enumerate(
+            zip(line, self.pace.seconds_to_wait(live, steps, places)), 1
+        ):
+            ticket, known = waiting.ticket, told.get(waiting.ticket)
+            if waiting.on_event is None:
+                continue
+            if known != place and only in (None, ticket):
+                news.append(News(waiting.on_event, Queued(place, now - waiting.arrived_at, seconds)))
+                known = place
+            if known is not None:
+                self._told[ticket] = known
+        return news
+
     def _may_join(self, newcomers: Sequence[Waiting], job: Job) -> bool:
         # Encoding a picture takes about as long as decoding one: the live images wait for one at a time.
         if job.image and self._live() and any(newcomer.job.image for newcomer in newcomers):
@@ -96,3 +144,9 @@ class Admission:
     def _retry_after_seconds(self) -> int:
         live_steps = sum(image.steps_left for image in self._live())
         return self.pace.retry_after_seconds(self._waiting.steps, live_steps, self._options.max_live)
+
+
+def _tell(news: Sequence[News]) -> None:
+    """Never under the lock: a listener may take one that a thread holds while it submits."""
+    for listener, event in news:
+        listener(event)

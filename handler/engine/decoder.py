@@ -17,6 +17,7 @@ from PIL import Image
 
 from handler.contract.job import Failure, Safety
 from handler.engine.memory.elastic import BROKEN, NO_MEMORY, Elastic
+from handler.engine.previews import preview_file
 from handler.engine.safety import Checked, PictureChecker
 from handler.engine.ticket import Ticket
 from handler.model.model import Model, Size
@@ -41,22 +42,24 @@ Mark = Optional[torch.cuda.Event]
 
 @dataclass(frozen=True)
 class Undecoded:
-    """A latent (1, 4, h, w) at the end of its steps."""
+    """A latent (1, 4, h, w) at the end of its steps, or one that is predicted for a ``preview``."""
 
     ticket: Ticket
     size: Size
     latent: torch.Tensor
+    preview: bool = False
 
 
 @dataclass(frozen=True)
 class Decoded:
     """A picture or why there is none, and the seconds that the call which decoded it took.
 
-    ``result`` is None where the picture is withheld; ``safety`` where the archive has no checker.
+    ``result`` is None where the picture is withheld, and the file of a preview; ``safety`` is None where the
+    archive has no checker.
     """
 
     latent: Undecoded
-    result: Image.Image | Failure | None
+    result: Image.Image | bytes | Failure | None
     seconds: float
     safety: Safety | None = None
 
@@ -97,7 +100,8 @@ class PictureDecoder:
         even, rest = latents[: len(latents) - over], latents[len(latents) - over :]
         decoded = self._lanes.map(self._decode_rows, self._lanes.split(even)) if even else []
         decoded += self._lanes.map(self._decode_rows, [rest]) if rest else []
-        self._seconds[size] = (time.perf_counter() - started) / len(latents)
+        if not latents[0].preview:  # which may not change how a finished picture is decoded
+            self._seconds[size] = (time.perf_counter() - started) / len(latents)
         return [image for part in decoded for image in part]
 
     def _decode_rows(self, latents: Sequence[Undecoded]) -> list[Image.Image | Failure]:
@@ -194,8 +198,16 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
     started = time.perf_counter()
     with torch.inference_mode():
         checked = decoder.check(latents, decoder.decode(latents))
+        decoded = [(latent, _sendable(latent, one), one.safety) for latent, one in zip(latents, checked)]
     seconds = time.perf_counter() - started
-    return [Decoded(latent, one.result, seconds, one.safety) for latent, one in zip(latents, checked)]
+    return [Decoded(latent, result, seconds, safety) for latent, result, safety in decoded]
+
+
+def _sendable(latent: Undecoded, checked: Checked) -> Image.Image | bytes | Failure | None:
+    """What may leave the decoder; a preview has been checked like a picture."""
+    if latent.preview and isinstance(checked.result, Image.Image):
+        return preview_file(checked.result)
+    return checked.result
 
 
 def _mark(device: torch.device) -> Mark:

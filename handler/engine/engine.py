@@ -12,7 +12,7 @@ from typing import Callable
 
 import torch
 
-from handler.contract.drawing import OnProgress
+from handler.contract.drawing import OnEvent
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.engine.admission import Admission
 from handler.engine.decoder import start_decoding
@@ -59,12 +59,13 @@ class Engine:
         """What can be said against the job before it is submitted: a 400, or None. For any thread."""
         return self.batch.check(job)
 
-    def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
+    def submit(self, job: Job, on_event: OnEvent | None = None) -> Ticket | Failure:
         """Takes the job into the queue, or refuses it with a 429 when the queue is full. For any thread.
 
-        ``on_progress`` is called within ``step`` and may not raise.
+        ``on_event`` hears of the queue now and of all else within ``step``, and may not raise; done and
+        failed it does not hear, because the engine does not know whether the outcome is still wanted.
         """
-        return self.admission.submit(fit_pictures(job), self._clock(), on_progress)
+        return self.admission.submit(fit_pictures(job), self._clock(), on_event)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Takes a job that still waits out of the queue; False where it does not. For any thread."""
@@ -85,6 +86,7 @@ class Engine:
         started = self._clock()
         with torch.inference_mode():
             self._admit()
+            self.admission.tell_places(started)
             self.metrics.count("steps", bool(self.batch.images))
             self.batch.step()
             self._decode()
@@ -151,6 +153,7 @@ class Engine:
     def _decode(self) -> None:
         """Sends drawn latents to be decoded and collects pictures that are ready."""
         self.decodes.put(self.batch.take_drawn())
+        self.decodes.put_previews(self.batch.take_foreseen(), self.batch.images)
         for ticket, outcome in self.decodes.take(idle=not self.batch.images):
             if isinstance(outcome, Picture):
                 self.metrics.observe("picture_seconds", sum(outcome.seconds.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 
@@ -21,6 +21,7 @@ from handler.engine.memory.elastic import BROKEN, NO_MEMORY, Elastic
 from handler.engine.metrics import EngineMetrics
 from handler.engine.options import EngineOptions
 from handler.engine.pending_decodes import MOST_STALLS
+from handler.engine.previews import Foreseen, PreviewPlan, plan_previews, predict_clean
 from handler.engine.prompts import PromptEncoder
 from handler.engine.sampler import SCHEDULER_ERRORS, Sampler, State, TimestepPlan
 from handler.engine.samplers import Samplers
@@ -30,6 +31,9 @@ from handler.engine.watchdog import end_if_gpu_is_lost
 from handler.model.model import Model, Size
 
 logger = logging.getLogger(__name__)
+
+Begun = tuple[TimestepPlan, State, Optional[torch.Tensor], Optional[PreviewPlan]]
+"""What a live image needs beside its texts; no channels beside the latent and no previews for most."""
 
 SCHEDULER_FAILED = Failure(
     500, "scheduler_failed", "The scheduler failed on this picture; the server's log says why."
@@ -52,6 +56,7 @@ class LiveBatch:
         clock: Callable[[], float],
     ) -> None:
         self.images: list[LiveImage] = []
+        self._foreseen: list[Foreseen] = []
         self._model, self._capacity, self._metrics = model, capacity, metrics
         self._finish, self._clock = finish, clock
         self._samplers = Samplers(model, options, capacity.most_live)
@@ -75,13 +80,14 @@ class LiveBatch:
         job, size = newcomer.job, self._capacity.size(newcomer.job)
         if impossible := self.check(job):
             return impossible
-        begun = self._begin(job, size)
+        begun = self._begin(newcomer, size)
         if isinstance(begun, Failure):
             if begun is NO_MEMORY:
                 torch.cuda.empty_cache()
             return begun
-        queued, listener = now - newcomer.arrived_at, newcomer.on_progress
+        queued, listener = now - newcomer.arrived_at, newcomer.on_event
         self.images.append(LiveImage(newcomer.ticket, job, size, prompts, *begun, queued, now, listener))
+        self.images[-1].tell_started()
         self._metrics.count("admitted")
         self._metrics.observe("queue_seconds", queued)
         return None
@@ -100,6 +106,11 @@ class LiveBatch:
             self._leave(image)
         return list(zip(drawn, latents))
 
+    def take_foreseen(self) -> list[Foreseen]:
+        """What the last step has predicted for previews."""
+        foreseen, self._foreseen = self._foreseen, []
+        return foreseen
+
     def remove(self, ticket: Ticket) -> bool:
         """Frees the job's place; whether it had one."""
         live = [image for image in self.images if image.ticket == ticket]
@@ -110,7 +121,7 @@ class LiveBatch:
     def clear(self) -> list[Ticket]:
         """Forgets all images, whatever state a failed step has left them in."""
         tickets = [image.ticket for image in self.images]
-        self.images = []
+        self.images, self._foreseen = [], []
         self.drop_unused()
         return tickets
 
@@ -118,12 +129,14 @@ class LiveBatch:
         """Frees the samplers of picture sizes that no live job has."""
         self._samplers.keep({image.size for image in self.images})
 
-    def _begin(self, job: Job, size: Size) -> tuple[TimestepPlan, State, torch.Tensor | None] | Failure:
+    def _begin(self, newcomer: Waiting, size: Size) -> Begun | Failure:
         """What a live image needs beside its texts, or why there is none."""
+        job = newcomer.job
         try:
             sampler = self._samplers.of(size)
             start = self._families.start(job, self._samplers.scheduler(job), sampler.dtype)
-            return (*sampler.join(job, start), start.beside)
+            previews = plan_previews(job, start) if newcomer.on_event else None
+            return (*sampler.join(job, start), start.beside, previews)
         except torch.cuda.OutOfMemoryError:
             return NO_MEMORY
         except SCHEDULER_ERRORS:
@@ -160,6 +173,11 @@ class LiveBatch:
     def _advance(
         self, sampler: Sampler, images: Sequence[LiveImage], predictions: Sequence[torch.Tensor]
     ) -> None:
+        foreseen = [
+            self._foresee(sampler, image, row)
+            for image, row in zip(images, predictions)
+            if image.shows_preview
+        ]
         try:
             problems = sampler.advance([image.state for image in images], torch.cat(list(predictions)))
         except torch.cuda.OutOfMemoryError:
@@ -169,14 +187,26 @@ class LiveBatch:
             for image in images:
                 self._stall(image)
             return
+        self._foreseen += [one for one in foreseen if one is not None]
         for image, problem in zip(images, problems):
             image.stalls = 0
             if problem is not None:
                 logger.error("a scheduler failed: %s", problem)
                 self._leave(image)
                 self._finish(image.ticket, SCHEDULER_FAILED)
-            elif image.on_progress is not None:
-                image.report(image.on_progress, self._clock())
+            else:
+                image.tell_step(self._clock())
+
+    def _foresee(self, sampler: Sampler, image: LiveImage, prediction: torch.Tensor) -> Foreseen | None:
+        """What the image would be after all its steps, by this step's prediction; None for want of memory."""
+        plan, position = image.previews, image.state.position
+        assert plan is not None
+        try:
+            inputs, level = sampler.inputs([image.state]), plan.levels[position]
+            latent = predict_clean(inputs, prediction, level, plan.prediction_type, image.state.keep)
+        except torch.cuda.OutOfMemoryError:
+            return None
+        return Foreseen(image, position + 1, latent)
 
     def _stall(self, image: LiveImage) -> None:
         """An image that memory has no room for now keeps its latent and tries again at the next step."""

@@ -16,7 +16,8 @@ from functools import partial
 
 import torch
 
-from handler.contract.drawing import Drawing, OnProgress, Progress
+from handler.contract.drawing import Drawing, OnEvent
+from handler.contract.events import Done, Event, Failed, failed
 from handler.contract.job import Failure, Job, Outcome
 from handler.engine.engine import Engine, Finished
 from handler.engine.ticket import Ticket
@@ -39,7 +40,7 @@ class Runner:
         self.engine = engine
         self._watchdog = watchdog
         self._changed = threading.Condition()
-        self._outcomes: dict[Ticket, Future[Outcome]] = {}
+        self._outcomes: dict[Ticket, tuple[Future[Outcome], Listener]] = {}
         self._cancelled: list[Ticket] = []
         self._draws_until = math.inf
         self._closed = False
@@ -52,16 +53,23 @@ class Runner:
         """What can be said against the job before it is drawn: a 400, or None."""
         return self.engine.check(job)
 
-    def draw(self, job: Job, on_progress: OnProgress | None = None) -> Drawing:
-        """Takes the job into the queue, or refuses it with a 429 where that is full. Waits for no step."""
+    def draw(self, job: Job, on_event: OnEvent | None = None) -> Drawing:
+        """Takes the job into the queue, or refuses it with a 429 where that is full. Waits for no step.
+
+        ``on_event``: as in ``Draws.draw``.
+        """
         outcome: Future[Outcome] = Future()
-        with self._changed:  # so that the job cannot finish before its future is known
-            ticket = self.engine.submit(job, _harmless(on_progress) if on_progress else None)
-            if isinstance(ticket, Failure):
-                outcome.set_result(ticket)
-                return Drawing(outcome, refused=True)
-            self._outcomes[ticket] = outcome
-            self._changed.notify()
+        listener = Listener(outcome, on_event)
+        # Its lock, so that queued is heard first; the other, so that the job's future is known when it ends.
+        with listener.lock, self._changed:
+            ticket = self.engine.submit(job, listener.tell if on_event else None)
+            if not isinstance(ticket, Failure):
+                self._outcomes[ticket] = outcome, listener
+                self._changed.notify()
+        if isinstance(ticket, Failure):
+            listener.tell(failed(ticket))
+            outcome.set_result(ticket)
+            return Drawing(outcome, refused=True)
         outcome.add_done_callback(partial(self._forget_if_cancelled, ticket))
         return Drawing(outcome)
 
@@ -85,7 +93,7 @@ class Runner:
         if not outcome.cancelled():
             return
         with self._changed:
-            known = self._outcomes.pop(ticket, None)
+            known = self._outcomes.pop(ticket, None) is not None
             if known and not self.engine.withdraw(ticket):
                 self._cancelled.append(ticket)
             self._changed.notify()
@@ -118,9 +126,10 @@ class Runner:
 
     def _hand_over(self, ticket: Ticket, outcome: Outcome) -> None:
         with self._changed:
-            waiting = self._outcomes.pop(ticket, None)
+            waiting, listener = self._outcomes.pop(ticket, (None, None))
         # A job may finish in the very step in which it is cancelled.
-        if waiting and waiting.set_running_or_notify_cancel():
+        if waiting and listener and waiting.set_running_or_notify_cancel():
+            listener.tell(_last_event(outcome))
             waiting.set_result(outcome)
 
     def _prepare_step(self) -> bool:
@@ -136,16 +145,29 @@ class Runner:
             return False
 
 
-def _harmless(on_progress: OnProgress) -> OnProgress:
-    """The same, called no more after it has raised: one listener's mistake must not end everybody's step."""
-    told = [on_progress]
+def _last_event(outcome: Outcome) -> Event:
+    return failed(outcome) if isinstance(outcome, Failure) else Done(sum(outcome.seconds.values()))
 
-    def tell(progress: Progress) -> None:
-        try:
-            for listener in told:
-                listener(progress)
-        except Exception:
-            told.clear()
-            logger.exception("a progress callback failed; it is not called again")
 
-    return tell
+class Listener:
+    """Tells a job's events until one call fails: one listener's mistake must not end everybody's step.
+
+    ``lock`` is held for each call. Who holds it keeps the others' events back.
+    """
+
+    def __init__(self, outcome: Future[Outcome], on_event: OnEvent | None) -> None:
+        self.lock = threading.RLock()
+        self._outcome, self._on_event = outcome, on_event
+
+    def tell(self, event: Event) -> None:
+        """Nothing is told of a job that is cancelled."""
+        with self.lock:
+            if self._on_event is None or self._outcome.cancelled():
+                return
+            try:
+                self._on_event(event)
+                if isinstance(event, (Done, Failed)):
+                    self._on_event = None
+            except Exception:
+                self._on_event = None
+                logger.exception("a listener to events failed; it is not called again")

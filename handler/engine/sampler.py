@@ -37,6 +37,7 @@ class State(Protocol):
 
     position: int
     """Steps done."""
+    keep: Keep | None
 
 
 class Sampler(Protocol):

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from handler.contract.drawing import OnProgress, Progress
+from handler.contract.drawing import OnEvent
+from handler.contract.events import Started, Step
 from handler.contract.job import CutText, Job
+from handler.engine.previews import PreviewPlan
 from handler.engine.sampler import State, TimestepPlan
 from handler.model.model import Size
 
@@ -43,9 +45,10 @@ class LiveImage:
     plan: TimestepPlan
     state: State
     beside: torch.Tensor | None
+    previews: PreviewPlan | None
     queue_seconds: float
     admitted_at: float
-    on_progress: OnProgress | None = None
+    on_event: OnEvent | None = None
     stalls: int = 0
     """Steps in a row that memory had no room for."""
 
@@ -57,9 +60,22 @@ class LiveImage:
     def steps_left(self) -> int:
         return len(self.plan.timesteps) - self.state.position
 
-    def report(self, on_progress: OnProgress, now: float) -> None:
-        """Tells how far it is; ``now`` is on the engine's clock."""
-        on_progress(Progress(self.state.position, len(self.plan.timesteps), now - self.admitted_at))
+    def tell_started(self) -> None:
+        """Tells its listener, if it has one, that it has its place."""
+        if self.on_event is not None:
+            self.on_event(Started(len(self.plan.timesteps), self.queue_seconds))
+
+    def tell_step(self, now: float) -> None:
+        """Tells its listener, if it has one, how far it is; ``now`` is on the engine's clock."""
+        if self.on_event is not None:
+            done, seconds = self.state.position, now - self.admitted_at
+            left = seconds / done * self.steps_left
+            self.on_event(Step(done, len(self.plan.timesteps), seconds, left))
+
+    @property
+    def shows_preview(self) -> bool:
+        """Whether what its next step predicts is to be shown."""
+        return self.previews is not None and self.state.position + 1 in self.previews.steps
 
     @property
     def negative(self) -> torch.Tensor | None:

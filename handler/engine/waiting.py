@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-from handler.contract.drawing import OnProgress
+from handler.contract.drawing import OnEvent
 from handler.contract.job import Failure, Job
 from handler.engine.families.family import steps_of_strength
 from handler.engine.ticket import Ticket
@@ -24,7 +24,7 @@ class Waiting(NamedTuple):
     arrived_at: float
     expires_at: float
     job: Job
-    on_progress: OnProgress | None
+    on_event: OnEvent | None
 
 
 class WaitingLine:
@@ -43,11 +43,15 @@ class WaitingLine:
         """Denoising steps of all jobs that wait."""
         return sum(steps_of_strength(waiting.job) for waiting in self._heap)
 
-    def join(self, ticket: Ticket, job: Job, now: float, on_progress: OnProgress | None = None) -> None:
+    def join(self, ticket: Ticket, job: Job, now: float, on_event: OnEvent | None = None) -> None:
         deadline = job.deadline_seconds
         expires_at = float("inf") if deadline is None else now + deadline
         due = min(expires_at, now + self._patience_seconds)
-        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job, on_progress))
+        heapq.heappush(self._heap, Waiting(due, ticket, now, expires_at, job, on_event))
+
+    def in_order(self) -> list[Waiting]:
+        """All that wait, the next one first."""
+        return sorted(self._heap)
 
     def first(self) -> Waiting | None:
         return self._heap[0] if self._heap else None

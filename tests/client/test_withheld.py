@@ -1,4 +1,4 @@
-"""A picture that the server's safety checker withholds: named, with an exit code of its own; the rest comes."""
+"""A picture that the server's safety checker withholds: named, with its own exit code; the others come."""
 
 from __future__ import annotations
 

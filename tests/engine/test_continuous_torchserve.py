@@ -102,6 +102,44 @@ def test_a_client_that_hangs_up_frees_its_place(continuous_server: RunningServer
     wait_for(cancelled)
 
 
+def test_a_stream_tells_events_and_previews_and_then_the_plain_answer(
+    continuous_server: RunningServer,
+) -> None:
+    asked = body(4, num_inference_steps=40)
+    plain = pixels(post(continuous_server, asked))
+    sent = {"instances": [{**asked["instances"][0], "previews": 2}], "stream": True}
+    with httpx.stream("POST", continuous_server.predict_url, json=sent, timeout=300) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        lines = [json.loads(line) for line in answer.iter_lines()]
+    names = [line["event"] for line in lines]
+    assert names[:2] == ["queued", "started"]
+    assert names[-2:] == ["done", "answer"]
+    assert [line["step"] for line in lines if line["event"] == "step"] == list(range(1, 41))
+    previews = [line for line in lines if line["event"] == "preview"]
+    assert [preview["preview"] for preview in previews] == [1, 2]
+    for preview in previews:
+        assert Image.open(io.BytesIO(base64.b64decode(preview["image"]))).format == "JPEG"
+    drawn = numpy.asarray(Image.open(io.BytesIO(base64.b64decode(lines[-1]["predictions"][0])))).astype(int)
+    assert (numpy.abs(drawn - plain).max(axis=-1) <= 1).mean() >= 0.999
+    refused = post(continuous_server, {"instances": [""], "stream": True})
+    assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
+
+
+def test_a_client_that_hangs_up_on_a_stream_frees_its_place(continuous_server: RunningServer) -> None:
+    before = metric(continuous_server, "cancelled")
+    sent = {**body(0, num_inference_steps=100), "stream": True}
+    sent["instances"] *= 4
+    with httpx.stream("POST", continuous_server.predict_url, json=sent, timeout=300) as answer:
+        assert "queued" in next(answer.iter_lines())
+
+    def cancelled() -> bool:
+        post(continuous_server, body(0, num_inference_steps=2))
+        return metric(continuous_server, "cancelled") == before + 4
+
+    wait_for(cancelled)
+
+
 def test_prometheus_sees_the_engine(continuous_server: RunningServer) -> None:
     def published() -> bool:
         post(continuous_server, body(1))

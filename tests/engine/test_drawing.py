@@ -1,4 +1,4 @@
-"""The core's front as other doors use it: from many threads, from asyncio, with progress, without polling."""
+"""The core's front as other doors use it: from many threads, from asyncio, with events, without polling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from driving import nearly_equal, pixels
 from frontend import Answer, Gate, codes, long_job, until
 from tiny import layers, make_job
 
-from handler.contract.drawing import Progress
+from handler.contract.events import Done, Event, Failed, Queued, Started, Step
 from handler.contract.job import Failure, Job
 from handler.doors.answers import Answers
 from handler.engine.engine import Engine
@@ -95,34 +95,106 @@ def test_a_cancelled_asyncio_task_frees_its_place_before_the_next_step(runner: R
     assert runner.engine.metrics.counts["cancelled"] == 1
 
 
-def test_progress_names_every_step_of_its_own_job_in_order(runner: Runner) -> None:
-    told: list[Progress] = []
-    threads: set[str] = set()
+def names(told: list[Event]) -> list[str]:
+    return [event.name for event in told]
 
-    def listen(progress: Progress) -> None:
-        told.append(progress)
-        threads.add(threading.current_thread().name)
+
+def test_events_name_every_step_of_their_own_job_in_order(runner: Runner) -> None:
+    told: list[Event] = []
+    threads: list[str] = []
+
+    def listen(event: Event) -> None:
+        told.append(event)
+        threads.append(threading.current_thread().name)
 
     others = [runner.draw(make_job(seed=seed)) for seed in range(2)]
     drawing = runner.draw(make_job(num_inference_steps=5, scheduler="DDIM"), listen)
+    assert threads == [threading.current_thread().name, *threads[1:]], "queued is told at once"
     assert codes([drawing.outcome.result(timeout=60)]) == ["picture"]
-    assert [(progress.step, progress.steps) for progress in told] == [(step, 5) for step in range(1, 6)]
-    assert [progress.seconds for progress in told] == sorted(progress.seconds for progress in told)
-    assert threads == {"marquee-engine"}
+    assert names(told) == ["queued", "started", *["step"] * 5, "done"]
+    queued, started, *steps, done = told
+    assert isinstance(queued, Queued)
+    assert isinstance(started, Started)
+    assert isinstance(done, Done)
+    assert started.steps == 5
+    assert [(step.step, step.steps) for step in steps if isinstance(step, Step)] == [
+        (step, 5) for step in range(1, 6)
+    ]
+    seconds = [step.seconds for step in steps if isinstance(step, Step)]
+    assert seconds == sorted(seconds)
+    lefts = [step.seconds_left for step in steps if isinstance(step, Step)]
+    assert lefts == pytest.approx([seconds[i] / (i + 1) * (4 - i) for i in range(5)])
+    assert done.seconds >= started.seconds + seconds[-1]
+    assert set(threads[1:]) == {"marquee-engine"}
     assert codes([other.outcome.result(timeout=60) for other in others]) == ["picture"] * 2
 
 
 def test_a_listener_that_fails_costs_nobody_a_picture(runner: Runner) -> None:
-    heard: list[int] = []
+    heard: list[str] = []
 
-    def fail(progress: Progress) -> None:
-        heard.append(progress.step)
-        raise MemoryError("injected")
+    def fail(event: Event) -> None:
+        heard.append(event.name)
+        if event.name == "step":
+            raise MemoryError("injected")
 
     neighbour = runner.draw(make_job(num_inference_steps=4, scheduler="DDIM", seed=1))
     drawing = runner.draw(make_job(num_inference_steps=4, scheduler="DDIM"), fail)
     assert codes([one.outcome.result(timeout=60) for one in (drawing, neighbour)]) == ["picture"] * 2
-    assert heard == [1]
+    assert heard == ["queued", "started", "step"]
+
+
+def test_the_place_in_the_queue_is_told_when_it_changes_and_only_then(runner: Runner, gate: Gate) -> None:
+    gate.shut()
+    live = [runner.draw(long_job(seed)) for seed in range(4)]
+    gate.wait()
+    gate.let(1)  # the first step may have begun with fewer than four
+    told: dict[int, list[Event]] = {seed: [] for seed in range(3)}
+    queued = [runner.draw(long_job(10 + seed), told[seed].append) for seed in range(3)]
+
+    def places(seed: int) -> list[int]:
+        return [event.place for event in told[seed] if isinstance(event, Queued)]
+
+    assert [places(seed) for seed in range(3)] == [[1], [2], [3]]
+    gate.let(2)
+    assert [places(seed) for seed in range(3)] == [[1], [2], [3]], "nothing has changed in two steps"
+    queued[1].cancel()
+    gate.let(1)
+    assert [places(seed) for seed in range(3)] == [[1], [2], [3, 2]], "nothing is told of a cancelled one"
+    live[0].cancel()
+    gate.let(1)
+    assert names(told[0])[:2] == ["queued", "started"]
+    assert places(2) == [3, 2, 1]
+    waits = [event.seconds_left for event in told[2] if isinstance(event, Queued)]
+    assert min(waits) > 0
+    for drawing in (*live, *queued):
+        drawing.cancel()
+
+
+def test_a_refused_job_tells_that_it_failed_and_nothing_else(runner: Runner, gate: Gate) -> None:
+    gate.shut()
+    taken = [runner.draw(long_job(seed)) for seed in range(68)]
+    gate.wait()
+    told: list[Event] = []
+    runner.draw(long_job(), told.append)
+    [failure] = told
+    assert isinstance(failure, Failed)
+    assert (failure.status, failure.code) == (429, "overloaded")
+    for drawing in taken:
+        drawing.cancel()
+
+
+def test_a_cancelled_job_tells_nothing_more(runner: Runner, gate: Gate) -> None:
+    told: list[Event] = []
+    drawing = runner.draw(long_job(), told.append)
+    until(lambda: len(told) > 3)
+    gate.shut()
+    gate.wait()
+    drawing.cancel()
+    known = len(told)
+    gate.open()
+    until(lambda: not runner.engine.busy)
+    assert len(told) == known
+    assert set(names(told)) == {"queued", "started", "step"}
 
 
 def test_drawing_needs_nobody_who_asks(runner: Runner) -> None:
@@ -164,9 +236,13 @@ def test_a_full_queue_refuses_with_a_retry_after_and_without_a_ticket(runner: Ru
 def test_a_request_of_several_jobs_is_awaited_as_one(answers: Answers[Answer]) -> None:
     told: list[tuple[int, int]] = []
 
+    def listen(job: int, event: Event) -> None:
+        if isinstance(event, Step):
+            told.append((job, event.step))
+
     async def door() -> Answer:
         jobs = [make_job(num_inference_steps=2, scheduler="DDIM", seed=seed) for seed in range(3)]
-        pending = answers.answer(jobs, list, lambda job, progress: told.append((job, progress.step)))
+        pending = answers.answer(jobs, list, listen)
         return await asyncio.wrap_future(pending.reply)
 
     assert codes(asyncio.run(door())) == ["picture"] * 3

@@ -16,7 +16,7 @@ import pytest
 from door_batches import handle, make_context
 from PIL import Image
 
-from handler.contract.drawing import OnProgress
+from handler.contract.drawing import OnEvent
 from handler.contract.job import Failure, Job
 from handler.contract.limits import Defaults, Limits
 from handler.contract.picture_metadata import origin_in
@@ -175,8 +175,8 @@ class Broken(Engine):
 class HalfBroken(Engine):
     """An engine that cannot draw prompts that start with "bad"."""
 
-    def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
-        ticket = super().submit(job, on_progress)
+    def submit(self, job: Job, on_event: OnEvent | None = None) -> Ticket | Failure:
+        ticket = super().submit(job, on_event)
         self.bad = {*getattr(self, "bad", ()), *([ticket] if job.prompt.startswith("bad") else [])}
         return ticket
 
@@ -307,9 +307,9 @@ def test_a_job_is_what_the_engine_gets(second_door: Door, archive_root: Path) ->
     seen: list[Job] = []
 
     class Recording(Engine):
-        def submit(self, job: Job, on_progress: OnProgress | None = None) -> Ticket | Failure:
+        def submit(self, job: Job, on_event: OnEvent | None = None) -> Ticket | Failure:
             seen.append(job)
-            return super().submit(job, on_progress)
+            return super().submit(job, on_event)
 
     with_engine(second_door, Recording)
     handle(

@@ -14,6 +14,7 @@ from typing import Callable, Generic, TypeVar, Union
 
 from handler.contract.job import Job
 from handler.doors.answers import MakeReply
+from handler.doors.torchserve.event_lines import EventLines
 from handler.doors.torchserve.request_book import RequestBook
 
 Reply = TypeVar("Reply")
@@ -21,10 +22,14 @@ Reply = TypeVar("Reply")
 
 @dataclass(frozen=True)
 class Arrival(Generic[Reply]):
-    """A new request that can be drawn: its jobs, and what makes an answer of their outcomes."""
+    """A new request that can be drawn: its jobs, and what makes an answer of their outcomes.
+
+    ``lines`` takes its events where the answer is a stream.
+    """
 
     jobs: Sequence[Job]
     make_reply: MakeReply[Reply]
+    lines: EventLines | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class ReplyChunk(Generic[Reply]):
 
     ``stop`` is what TorchServe's stopping criterion must return: False keeps the request, True ends one that
     was kept before, None completes one at once, with an HTTP status of its own. ``opens``: the request is
-    kept for the first time, so its headers leave now.
+    kept for the first time, so its headers leave now. ``lines`` are the events since the last chunk of a
+    stream; None for an answer that is no stream.
     """
 
     reply: Reply | None
     stop: bool | None
     opens: bool = False
+    lines: Sequence[str] | None = None
 
 
 Read = Callable[[int], Union[Arrival[Reply], Reply]]
@@ -51,6 +58,7 @@ class ContinuousBatches(Generic[Reply]):
     def __init__(self, book: RequestBook[Reply]) -> None:
         self._book = book
         self._kept: set[str] = set()
+        self._streams: dict[str, EventLines] = {}
 
     def iterate(self, names: Sequence[str], read: Read[Reply]) -> list[ReplyChunk[Reply]]:
         """One chunk per request, in order; takes at most ``RequestBook.call_seconds``.
@@ -63,7 +71,7 @@ class ContinuousBatches(Generic[Reply]):
             if name not in self._kept:
                 arrival = read(index)
                 if isinstance(arrival, Arrival):
-                    self._book.admit(name, arrival.jobs, arrival.make_reply)
+                    self._admit(name, arrival)
                 else:
                     answers[name] = arrival
         answers.update(self._book.call(0.0 if answers else self._book.call_seconds))
@@ -74,20 +82,31 @@ class ContinuousBatches(Generic[Reply]):
         self._book.abandon()
         chunks = [self._chunk(name, reply) for name in names]
         self._kept.clear()
+        self._streams.clear()
         return chunks
 
     def _forget_gone(self, names: Sequence[str]) -> None:
         for name in set(self._book.open_requests) - set(names):
             self._book.cancel(name)
         self._kept &= set(names)
+        self._streams = {name: lines for name, lines in self._streams.items() if name in names}
+
+    def _admit(self, name: str, arrival: Arrival[Reply]) -> None:
+        lines = arrival.lines
+        if lines is not None:
+            self._streams[name] = lines
+        self._book.admit(name, arrival.jobs, arrival.make_reply, lines.tell if lines else None)
 
     def _chunk(self, name: str, reply: Reply | None) -> ReplyChunk[Reply]:
-        known = name in self._kept
+        known, stream = name in self._kept, self._streams.get(name)
+        # A preview has no worth beside the picture, and the answer needs the room.
+        lines = None if stream is None else stream.take(previews=reply is None)
         if reply is None:
             self._kept.add(name)
-            return ReplyChunk(None, False, opens=not known)
+            return ReplyChunk(None, False, not known, lines)
         self._kept.discard(name)
-        return ReplyChunk(reply, True if known else None)
+        self._streams.pop(name, None)
+        return ReplyChunk(reply, True if known else None, lines=lines)
 
 
 def sends_calls() -> bool:

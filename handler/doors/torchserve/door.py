@@ -6,7 +6,6 @@ nothing but a full list of small enough texts ever leaves ``handle``.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -16,18 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Union
 
+from handler.contract.events import positions
 from handler.contract.job import Outcome
-from handler.contract.problem import Refusal
+from handler.contract.problem import Problem, Refusal, invalid_request
 from handler.contract.request import Describe, Request, parse_row
 from handler.contract.response import Reply, refuse, reply, to_json
 from handler.contract.settings import Settings, load_settings
 from handler.doors.torchserve.context import Context
-from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, ReplyChunk, sends_calls
+from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, sends_calls
 from handler.doors.torchserve.drain import DRAINING, Gate
 from handler.doors.torchserve.envelope import are_instances, in_band
+from handler.doors.torchserve.event_lines import ROOM, EventLines
 from handler.doors.torchserve.guard import guarded
 from handler.doors.torchserve.metrics import Publisher
 from handler.doors.torchserve.request_book import RequestBook
+from handler.doors.torchserve.sending import send, send_chunks
 from handler.doors.warm_up import warm_up_instance
 from handler.model.libraries import set_library_environment
 
@@ -35,8 +37,10 @@ logger = logging.getLogger(__name__)
 
 INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 
-# Every answer is a JSON object, so this is how each begins.
-OPENING = "{"
+NO_STREAM = "stream: this server sends every answer whole, because its archive does not batch continuously"
+NO_STREAM_CURE = (
+    "leave stream out; an archive built with --container marquee (continuousBatching: true) can stream"
+)
 
 # What a request is once it has been read: to be drawn, refused, or answered already.
 Parsed = Union[Request, Refusal, Reply]
@@ -94,7 +98,7 @@ class Door:
             instances = [self._parse({"instances": [row]}) for row in rows]
             return in_band(self._draw(instances), self._settings.limits.max_response_bytes)
         requests = [self._parse_request(row, context, index) for index, row in enumerate(rows)]
-        return [_send(context, index, one) for index, one in enumerate(self._draw(requests))]
+        return [send(context, index, one) for index, one in enumerate(self._draw(requests))]
 
     def _give_up(self, rows: Sequence[object], context: Context) -> list[object]:
         """An error for every row, with its status where the context, which may be what failed, allows it."""
@@ -107,12 +111,12 @@ class Door:
     def _refuse_batch(self, rows: Sequence[object], context: Context) -> list[object]:
         if self._batches is not None:
             chunks = self._batches.abandon(_names(rows, context), refuse(INTERNAL))
-            return _send_chunks(context, chunks)
+            return send_chunks(context, chunks)
         self._book.abandon()
         replies = [refuse(INTERNAL) for _ in rows]
         if are_instances(rows, context):
             return in_band(replies, self._settings.limits.max_response_bytes)
-        return [_send(context, index, one) for index, one in enumerate(replies)]
+        return [send(context, index, one) for index, one in enumerate(replies)]
 
     def _iterate(
         self, batches: ContinuousBatches[Reply], rows: Sequence[object], context: Context
@@ -122,10 +126,11 @@ class Door:
         def read(index: int) -> Arrival[Reply] | Reply:
             request = self._parse_request(rows[index], context, index)
             if isinstance(request, Request):
-                return Arrival(request.jobs, partial(self._reply, request))
+                lines = EventLines(positions(request.items)) if request.stream else None
+                return Arrival(request.jobs, partial(self._reply, request), lines)
             return self._reply(request, ())
 
-        return _send_chunks(context, batches.iterate(_names(rows, context), read))
+        return send_chunks(context, batches.iterate(_names(rows, context), read))
 
     def _load(self, root: Path, gpu_id: int | None) -> None:
         set_library_environment()
@@ -139,6 +144,7 @@ class Door:
         self._book = RequestBook(opened.start())
         if settings.continuous_batching and sends_calls():
             self._batches = ContinuousBatches(self._book)
+        self._description = {**opened.description, "stream": self._batches is not None}
 
     def _warm_up(self) -> None:
         """Answer one small request of our own; readiness means that this worked."""
@@ -159,9 +165,13 @@ class Door:
         return self._parse(row)
 
     def _parse(self, row: object) -> Request | Refusal:
-        return guarded(
+        request = guarded(
             "parsing a request", lambda: parse_row(row, self._settings, _draw_seed), lambda: INTERNAL
         )
+        if isinstance(request, Request) and request.stream and self._batches is None:
+            message = f"{NO_STREAM}: {NO_STREAM_CURE}"
+            return invalid_request([Problem(None, "stream", True, "false", message)])
+        return request
 
     def _draw(self, requests: Sequence[Parsed]) -> list[Reply]:
         """Draw all requests' jobs together, then reply to each its own."""
@@ -177,6 +187,8 @@ class Door:
         if isinstance(request, Refusal):
             return refuse(request)
         most = self._settings.limits.max_response_bytes
+        if request.stream:
+            most = max(most // 2, most - ROOM)
         return guarded(
             "replying to a request",
             lambda: reply(request, outcomes, self._description, most),
@@ -191,39 +203,3 @@ def _names(rows: Sequence[object], context: Context) -> list[str]:
 
 def _draw_seed() -> int:
     return secrets.randbelow(2**32)
-
-
-def _send(context: Context, index: int, one: Reply) -> str:
-    context.set_response_status(one.status, "", index)
-    context.set_response_content_type(index, "application/json")
-    if one.retry_after_seconds is not None:
-        context.set_response_header(index, "Retry-After", str(one.retry_after_seconds))
-    return one.text
-
-
-def _send_chunks(context: Context, chunks: Sequence[ReplyChunk[Reply]]) -> list[object]:
-    context.stopping_criteria = [partial(_stop, chunk) for chunk in chunks]
-    return [_send_chunk(context, index, chunk) for index, chunk in enumerate(chunks)]
-
-
-def _send_chunk(context: Context, index: int, chunk: ReplyChunk[Reply]) -> str:
-    """The text to send now. After the headers have left, with status 200, an error names its own status.
-
-    The answer's first character leaves with the headers. TorchServe writes the chunks of a second request on
-    a connection into the answer to the first (docs/security.md): two opening braces make that no JSON.
-    """
-    if chunk.reply is None:
-        context.set_response_content_type(index, "application/json")
-        return OPENING if chunk.opens else ""
-    if chunk.stop is None:
-        return _send(context, index, chunk.reply)
-    text = chunk.reply.text
-    if chunk.reply.status != 200:
-        answer = json.loads(text)
-        answer["error"]["status"] = chunk.reply.status
-        text = to_json(answer)
-    return text[len(OPENING) :]
-
-
-def _stop(chunk: ReplyChunk[Reply], _: object) -> bool | None:
-    return chunk.stop

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from handler.contract.job import Failure, Job
-from handler.doors.answers import Answers, MakeReply, PendingReply
+from handler.doors.answers import Answers, MakeReply, OnJobEvent, PendingReply
 
 if TYPE_CHECKING:
     from handler.engine.engine import Engine
@@ -57,12 +57,18 @@ class RequestBook(Generic[Reply]):
     def open_requests(self) -> Sequence[str]:
         return list(self._open)
 
-    def admit(self, name: str, jobs: Sequence[Job], make_reply: MakeReply[Reply]) -> None:
+    def admit(
+        self,
+        name: str,
+        jobs: Sequence[Job],
+        make_reply: MakeReply[Reply],
+        on_event: OnJobEvent | None = None,
+    ) -> None:
         """Opens a request. Where one of its jobs is refused, no job is drawn, and the reply is the refusal.
 
         The next call returns that reply, when the HTTP status has not been sent yet.
         """
-        self._open[name] = self._answers.answer(jobs, make_reply)
+        self._open[name] = self._answers.answer(jobs, make_reply, on_event)
         self._open[name].reply.add_done_callback(lambda _: self._news.set())
 
     def cancel(self, name: str) -> None:
