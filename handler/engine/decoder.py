@@ -183,7 +183,7 @@ def decode_timed(decoder: PictureDecoder, latents: Sequence[Undecoded]) -> list[
         return []
     started = time.perf_counter()
     with torch.inference_mode():
-        results = [
+        results: list[Image.Image | bytes | Failure] = [
             preview_file(result) if latent.preview and isinstance(result, Image.Image) else result
             for latent, result in zip(latents, decoder.decode(latents))
         ]
