@@ -14,7 +14,10 @@ from handler.doors.torchserve.continuous import ContinuousBatches
 from handler.doors.torchserve.door import Door
 
 Ask = Callable[..., list[tuple[int, Any]]]
-BODY = {"instances": [{"prompt": "a", "seed": 5, "num_inference_steps": 30, "previews": 2}], "stream": True}
+BODY: dict[str, Any] = {
+    "instances": [{"prompt": "a", "seed": 5, "num_inference_steps": 30, "previews": 2}],
+    "stream": True,
+}
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_a_stream_is_events_and_then_the_very_answer(iterating: Door, archive_ro
     assert steps == [(step, 31) for step in range(1, 32)], "PNDM takes one more than the 30 asked for"
     assert names[-2:] == ["done", "answer"]
     assert all((line["instance"], line["picture"]) == (0, 0) for line in lines[:-1])
-    plain = {"instances": [{**BODY["instances"][0], "previews": 0}]}  # type: ignore[index,dict-item]
+    plain = {"instances": [{**BODY["instances"][0], "previews": 0}]}
     assert lines[-1]["predictions"] == ask(plain)[0][1]["predictions"]
 
 

@@ -165,7 +165,7 @@ class Door:
         return self._parse(row)
 
     def _parse(self, row: object) -> Request | Refusal:
-        request = guarded(
+        request: Request | Refusal = guarded(
             "parsing a request", lambda: parse_row(row, self._settings, _draw_seed), lambda: INTERNAL
         )
         if isinstance(request, Request) and request.stream and self._batches is None:
