@@ -1,4 +1,4 @@
-"""A pipeline with the nine-channel UNet for inpainting: built, served by real TorchServe, and asked to paint."""
+"""A pipeline with the nine-channel UNet for inpainting: built, served by real TorchServe, asked to paint."""
 
 from __future__ import annotations
 
