@@ -37,9 +37,11 @@ def test_a_body_over_the_limit_is_refused_with_413_and_the_limit() -> None:
 
 
 def test_a_few_pictures_of_megabytes_fit() -> None:
-    """For requests that bring pictures: the field is unknown today, and refused as that."""
+    """The body is read, and the picture is refused by its own limit."""
     body = json.dumps({"instances": [{"prompt": "a", "image": "A" * 7_000_000}]}).encode()
-    assert refused(body).status == 400
+    answer = refused(body)
+    assert (answer.status, [problem.field for problem in answer.problems]) == (400, ["image"])
+    assert "5250000 bytes" in answer.message
 
 
 @pytest.mark.parametrize("unit", [b"{},", b"[],", b"0,", b'{"a":0},', b'"",'])

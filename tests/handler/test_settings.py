@@ -38,6 +38,18 @@ def test_places_are_measured_unless_the_file_says_how_many() -> None:
     assert (eight.fixed_places, eight.places, eight.most_places) == (True, 12, 12)
 
 
+def test_presets_are_those_of_the_file_or_two_within_its_limits() -> None:
+    assert parse_settings({}).presets == Settings().presets
+    few = parse_settings({"marquee": {"limits": {"max_num_inference_steps": 40}}})
+    assert [dict(preset) for preset in few.presets.values()] == [
+        {"num_inference_steps": 25},
+        {"num_inference_steps": 40},
+    ]
+    own = {"draft": {"num_inference_steps": 4, "scheduler": "LCM", "guidance_scale": 1}}
+    assert parse_settings({"marquee": {"presets": own}}).presets == own
+    assert parse_settings({"marquee": {"presets": {}}}).presets == {}
+
+
 def test_strict_replicas_agree_on_their_places_without_measuring() -> None:
     strict = parse_settings({"marquee": {"max_batch": "auto", "strict": True}})
     assert (strict.fixed_places, strict.places, strict.most_places) == (True, 8, 8)
@@ -68,6 +80,17 @@ def test_strict_replicas_agree_on_their_places_without_measuring() -> None:
         ({"marquee": {"threads": 0}}, "threads"),
         ({"marquee": {"max_batch": "8"}}, "max_batch is '8'; it must be a whole number, 1 or more, or auto"),
         ({"marquee": {"defaults": {"scheduler": "LCM", "num_inference_steps": 80}}}, "LCM takes at most 50"),
+        ({"marquee": {"presets": []}}, "presets must be a mapping"),
+        ({"marquee": {"presets": {"fast": 5}}}, r"presets\.fast must be a mapping"),
+        ({"marquee": {"presets": {"fast": {"steps": 5}}}}, r"presets\.fast has the unknown key 'steps'"),
+        (
+            {"marquee": {"presets": {"fast": {"num_inference_steps": 101}}}},
+            "presets.fast: num_inference_steps",
+        ),
+        ({"marquee": {"presets": {"fast": {"scheduler": "Heun"}}}}, r"presets\.fast\.scheduler"),
+        ({"marquee": {"presets": {"fast": {"scheduler": "LCM", "num_inference_steps": 80}}}}, "LCM takes"),
+        ({"marquee": {"loras": {"ink": {"default_weight": 10.5}}}}, r"loras\.ink\.default_weight is 10\.5"),
+        ({"marquee": {"limits": {"max_images_per_prompt": 0}}}, "max_images_per_prompt"),
         ({"maxBatchDelay": 0}, "TorchServe reads as 100"),
         ({"maxBatchDelay": False}, "maxBatchDelay"),
         ({"responseTimeout": "soon"}, "responseTimeout"),
