@@ -1,4 +1,4 @@
-"""A picture that the server's safety checker withholds: named, with an exit code of its own; the rest comes."""
+"""A picture that the server withholds: it is named, with an exit code of its own, and the rest comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_client import scripted
 
-from pipeline.cli import main
+from pipeline.cli import app, edge
 from pipeline.client import Client
 from pipeline.client.errors import PictureWithheld
 from pipeline.client.replay import replay
@@ -33,7 +33,8 @@ def test_the_other_pictures_are_written_and_the_withheld_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], withheld: Any
 ) -> None:
     with scripted((200, {"predictions": [withheld, picture()]}, {})) as script:
-        code = main(["predict", "a cat", "a dog", "--url", script.url, "-o", str(tmp_path / "p.jpg")])
+        arguments = ["predict", "a cat", "a dog", "--url", script.url, "-o", str(tmp_path / "p.jpg")]
+        code = edge.run(app, arguments)
     assert code == 3
     assert [path.name for path in tmp_path.iterdir()] == ["p-2.jpg"]
     said = capsys.readouterr().err
