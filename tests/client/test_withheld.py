@@ -16,6 +16,7 @@ from pipeline.client import Client
 from pipeline.client.errors import PictureWithheld
 from pipeline.client.replay import replay
 from pipeline.errors import MarqueeError
+from pipeline.serving.readiness import was_withheld
 
 SAFETY = {"flagged": True, "action": "withheld"}
 RECEIPT = {"seed": 1, "settings": {"prompt": "x"}, "safety": SAFETY, "pixels_sha256": None}
@@ -40,6 +41,15 @@ def test_the_other_pictures_are_written_and_the_withheld_one_is_named(
     said = capsys.readouterr().err
     assert "p-1.jpg is withheld: the server's safety checker flagged it; nothing is written there" in said
     assert "cure: ask for another seed or another prompt" in said
+
+
+def test_a_server_is_ready_whose_checker_withholds_the_warm_up_picture() -> None:
+    describing = {"predictions": [{"safety_checker": {"sha256": "0", "action": "withhold"}}]}
+    assert was_withheld(describing, {"predictions": [None]})
+    assert was_withheld(describing, {"predictions": [WITHHELD]})
+    assert not was_withheld(describing, {"predictions": ["text"]})
+    for other in (None, {"predictions": [{"safety_checker": None}]}, {"predictions": [{}]}):
+        assert not was_withheld(other, {"predictions": [None]})
 
 
 def test_a_withheld_picture_is_a_value_that_cannot_be_saved(tmp_path: Path) -> None:
