@@ -116,7 +116,7 @@ def was_withheld(described: Any, answer: Any) -> bool:
     """Whether the picture was drawn, and the archive's own safety checker then withheld it."""
     try:
         checker, prediction = described["predictions"][0]["safety_checker"], answer["predictions"][0]
-        return checker["action"] == "withhold" and is_withheld(prediction)
+        return bool(checker["action"] == "withhold") and is_withheld(prediction)
     except (LookupError, TypeError):
         return False
 
