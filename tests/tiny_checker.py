@@ -12,7 +12,6 @@ from PIL import Image
 
 NEVER = 2.0
 """A threshold that no cosine reaches."""
-ALWAYS = -2.0
 SIDE = 32
 
 
@@ -39,7 +38,7 @@ def make_checker() -> tuple[Any, Any]:
 
 
 def flag_half(module: Any, extractor: Any, pictures: Sequence[Image.Image]) -> None:
-    """Sets thresholds so that about half of the pictures are flagged, some by the special care's step."""
+    """Sets one concept and its threshold so that about half of the pictures are flagged."""
     pixels = extractor(list(pictures), return_tensors="pt").pixel_values
     with torch.no_grad():
         embeddings = module.visual_projection(module.vision_model(pixels)[1])
@@ -50,8 +49,6 @@ def flag_half(module: Any, extractor: Any, pictures: Sequence[Image.Image]) -> N
         cosines = (embeddings @ torch.nn.functional.normalize(direction, dim=0)).sort().values
         middle = len(cosines) // 2
         module.concept_embeds_weights[3] = (cosines[middle - 1] + cosines[middle]) / 2
-        module.special_care_embeds[1] = embeddings[0]
-        module.special_care_embeds_weights[1] = 0.9999
 
 
 def pack_checker(folder: Path, module: Any, extractor: Any) -> None:

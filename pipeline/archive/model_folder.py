@@ -159,7 +159,7 @@ def _stored_shapes(folder: Path, selection: Selection, component: str) -> dict[s
 
 def _shipped_index(folder: Path, index: Mapping[str, Any], safety_checker: bool) -> bytes:
     """model_index.json without the parts that are not packed; the same bytes where nothing changes."""
-    dropped = {CHECKER: [None, None], EXTRACTOR: [None, None]}
+    dropped: dict[str, Any] = {CHECKER: [None, None], EXTRACTOR: [None, None]}
     if safety_checker:
         dropped = {EXTRACTOR: SHIPPED_EXTRACTOR}
     changes: dict[str, Any] = {

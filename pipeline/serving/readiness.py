@@ -7,6 +7,7 @@ import io
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipeline.client.predictions import is_withheld
 from pipeline.errors import MarqueeError
 from pipeline.serving.server import RunningServer
 from pipeline.serving.worker_errors import death_cause, server_complaints
@@ -65,7 +66,8 @@ def _draw_warm_up(server: RunningServer, seconds: float) -> None:
     answer = _post(server, warm_up_instance(described), max(1.0, deadline - time.monotonic()))
     if answer.status_code != 200:
         raise _death(server, f"the warm-up request got {answer.status_code} ({answer.text[:500]})")
-    if not _is_picture(_document(answer)):
+    drawn = _document(answer)
+    if not _is_picture(drawn) and not was_withheld(_document(described), drawn):
         raise _death(server, f"the warm-up answer is no picture ({answer.text[:200]})")
 
 
@@ -127,6 +129,15 @@ def _death(server: RunningServer, what: str) -> MarqueeError:
     while not server.worker_ends() and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return failure(server, what)
+
+
+def was_withheld(described: Any, answer: Any) -> bool:
+    """Whether the picture was drawn, and the archive's own safety checker then withheld it."""
+    try:
+        checker, prediction = described["predictions"][0]["safety_checker"], answer["predictions"][0]
+        return bool(checker["action"] == "withhold") and is_withheld(prediction)
+    except (LookupError, TypeError):
+        return False
 
 
 def _is_picture(answer: Any) -> bool:

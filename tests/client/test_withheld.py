@@ -1,4 +1,4 @@
-"""A picture that the server's safety checker withholds: named, with its own exit code; the others come."""
+"""A picture that the server withholds: it is named, with an exit code of its own, and the rest comes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from test_client import scripted
 
-from pipeline.cli import main
+from pipeline.cli import app, edge
 from pipeline.client import Client
 from pipeline.client.errors import PictureWithheld
 from pipeline.client.replay import replay
 from pipeline.errors import MarqueeError
+from pipeline.serving.readiness import was_withheld
 
 SAFETY = {"flagged": True, "action": "withheld"}
 RECEIPT = {"seed": 1, "settings": {"prompt": "x"}, "safety": SAFETY, "pixels_sha256": None}
@@ -33,12 +34,22 @@ def test_the_other_pictures_are_written_and_the_withheld_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], withheld: Any
 ) -> None:
     with scripted((200, {"predictions": [withheld, picture()]}, {})) as script:
-        code = main(["predict", "a cat", "a dog", "--url", script.url, "-o", str(tmp_path / "p.jpg")])
+        arguments = ["predict", "a cat", "a dog", "--url", script.url, "-o", str(tmp_path / "p.jpg")]
+        code = edge.run(app, arguments)
     assert code == 3
     assert [path.name for path in tmp_path.iterdir()] == ["p-2.jpg"]
     said = capsys.readouterr().err
     assert "p-1.jpg is withheld: the server's safety checker flagged it; nothing is written there" in said
     assert "cure: ask for another seed or another prompt" in said
+
+
+def test_a_server_is_ready_whose_checker_withholds_the_warm_up_picture() -> None:
+    describing = {"predictions": [{"safety_checker": {"sha256": "0", "action": "withhold"}}]}
+    assert was_withheld(describing, {"predictions": [None]})
+    assert was_withheld(describing, {"predictions": [WITHHELD]})
+    assert not was_withheld(describing, {"predictions": ["text"]})
+    for other in (None, {"predictions": [{"safety_checker": None}]}, {"predictions": [{}]}):
+        assert not was_withheld(other, {"predictions": [None]})
 
 
 def test_a_withheld_picture_is_a_value_that_cannot_be_saved(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ def test_the_switch_is_taken_out_and_everything_else_stays() -> None:
         ("diffusers/schedulers/scheduling_unipc_multistep.py", True),
         ("diffusers/pipelines/flux/pipeline_flux.py", False),
         ("diffusers/pipelines/pipeline_utils.py", True),
+        ("diffusers/pipelines/stable_diffusion/safety_checker.py", True),
+        ("transformers/models/clip/image_processing_clip.py", True),
         ("diffusers-0.36.0.dist-info/METADATA", True),
         ("diffusers-0.36.0.dist-info/licenses/LICENSE", True),
         ("diffusers-0.36.0.dist-info/RECORD", False),

@@ -22,6 +22,7 @@ from handler.engine.memory.plan import HEADROOM, Footprint, MemoryPlan
 from handler.engine.options import EngineOptions
 from handler.model.loras import Lora, LoraLayer
 from handler.model.model import Model
+from handler.model.safety_checker import SafetyChecker
 
 PIXELS = 512 * 512
 T4_BYTES = 15_109 * 2**20  # what nvidia-smi shows of a T4; a P100 has 16,280 MiB
@@ -117,3 +118,33 @@ def test_a_lora_of_rank_128_is_in_the_plan_and_leaves_room(sd15: Model, footprin
     assert f"| LoRA of rank 128 | {lora_bytes / 1e6:,.0f} MB |" in said
     assert f"| UNet row with it | {within.unet_row_bytes * PIXELS / 1e6:,.0f} MB |" in said
     assert f"**{plan.places(PIXELS)} live images** with that LoRA" in said
+
+
+def with_checker(model: Model) -> Model:
+    """The model with the safety checker that Stable Diffusion 1.5 is published with: CLIP ViT-L/14."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    vision = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+    }
+    with torch.device("meta"):
+        module = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=768)).half()
+    return replace(model, safety_checker=SafetyChecker(module, None, ""))
+
+
+def test_a_safety_checker_is_in_the_plan_and_leaves_room(sd15: Model) -> None:
+    model = with_checker(sd15)
+    assert model.safety_checker is not None
+    checker_bytes = sum(int(one.nbytes) for one in model.safety_checker.module.parameters())
+    within = measure_footprint(model, 512, 512, EngineOptions(max_steps=100).history_columns)
+    assert 0 < within.check_bytes < within.decode_bytes * PIXELS
+    free = T4_BYTES - CONTEXT_BYTES - weight_bytes(sd15) - checker_bytes
+    plan = MemoryPlan(int(free * HEADROOM), within)
+    assert plan.places(PIXELS) >= 70, "what docs/engine.md says"
+    assert f"| safety checker | {checker_bytes / 1e6:,.0f} MB |" in DOCUMENT.read_text()

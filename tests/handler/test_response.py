@@ -10,7 +10,7 @@ import json
 import pytest
 from PIL import Image
 
-from handler.contract.job import Failure, Job, Outcome, Picture
+from handler.contract.job import Failure, Job, Outcome, Picture, Safety
 from handler.contract.limits import Defaults
 from handler.contract.request import Describe, Pictures, Request
 from handler.contract.response import Reply, reply
@@ -73,3 +73,56 @@ def test_a_failed_picture_names_its_instance(failed: int, instance: int) -> None
     said = answer(request, outcomes)
     assert said.status == 500
     assert [problem["instance"] for problem in json.loads(said.text)["error"]["problems"]] == [instance]
+
+
+def checked(*actions: str) -> list[Outcome]:
+    """Pictures after the safety checker: "sent" are not flagged, the others are and have no pixels here."""
+    return [
+        Picture(
+            None if action == "withheld" else Image.new("RGB", (8, 8), "red"),
+            {"queue": 0.0},
+            safety=Safety(action != "sent", action),
+        )
+        for action in actions
+    ]
+
+
+def test_a_full_answer_has_the_verdict_beside_the_image_and_in_the_receipt() -> None:
+    request = Request((jobs(1, "full"), jobs(1, "full"), jobs(1, "full")))
+    sent, blurred, withheld = json.loads(answer(request, checked("sent", "blurred", "withheld")).text)[
+        "predictions"
+    ]
+    assert sent["safety"] == sent["receipt"]["safety"] == {"flagged": False, "action": "sent"}
+    assert "warnings" not in sent
+    assert blurred["safety"] == blurred["receipt"]["safety"] == {"flagged": True, "action": "blurred"}
+    assert blurred["receipt"]["pixels_sha256"] == sent["receipt"]["pixels_sha256"], "that of the sent pixels"
+    assert withheld["image"] is None
+    assert withheld["safety"] == {"flagged": True, "action": "withheld"}
+    assert withheld["receipt"]["pixels_sha256"] is withheld["receipt"]["file_sha256"] is None
+    assert withheld["receipt"]["seed"] == 5
+    assert withheld["warnings"][0]["code"] == "picture_flagged"
+
+
+def test_a_short_answer_warns_of_flagged_pictures_and_has_null_for_a_withheld_one() -> None:
+    request = Request((jobs(1), jobs(3), Describe(), jobs(1)))
+    said = json.loads(answer(request, checked("sent", "sent", "blurred", "withheld", "withheld")).text)
+    one, several, _, last = said["predictions"]
+    assert colour(one) == colour(several[0]) == colour(several[1]) == named("red")[0]
+    assert several[2] is last is None
+    assert [(told["instance"], told["picture"], told["message"]) for told in said["warnings"]] == [
+        (1, 1, "the safety checker flagged picture 2 of 3: it is sent blurred"),
+        (1, 2, "the safety checker flagged picture 3 of 3: it is not sent"),
+        (3, 0, "the safety checker flagged the picture: it is not sent"),
+    ]
+    assert {told["code"] for told in said["warnings"]} == {"picture_flagged"}
+
+
+def test_several_full_pictures_have_a_list_of_verdicts_and_without_a_checker_none() -> None:
+    several = json.loads(answer(Request((jobs(2, "full"),)), checked("withheld", "sent")).text)
+    [prediction] = several["predictions"]
+    assert [one["action"] for one in prediction["safety"]] == ["withheld", "sent"]
+    assert prediction["images"][0] is None
+    assert colour(prediction["images"][1]) == named("red")[0]
+    plain = json.loads(answer(Request((jobs(1, "full"),)), drawn("red")).text)["predictions"][0]
+    assert "safety" not in plain
+    assert "safety" not in plain["receipt"]

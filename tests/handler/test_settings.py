@@ -115,3 +115,11 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "model-config.yaml").write_text("a: [")
     with pytest.raises(SettingsError, match=r"model-config\.yaml is not YAML"):
         load_settings(tmp_path / "model-config.yaml")
+
+
+def test_what_is_done_with_flagged_pictures_is_one_of_three_and_may_be_left_out() -> None:
+    assert parse_settings({"marquee": {"safety": "withhold"}}).safety == "withhold"
+    assert parse_settings({}).safety is None
+    for wrong in ("black", None, True):
+        with pytest.raises(SettingsError, match=r"marquee\.safety is .*one of send, blur, withhold"):
+            parse_settings({"marquee": {"safety": wrong}})
