@@ -16,7 +16,7 @@ from pipeline.client.answers import document_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
 from pipeline.client.exchange import Answer, post
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body, sent_seeds
+from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body
 from pipeline.client.retries import Patience, with_retries
 from pipeline.errors import MarqueeError
 
@@ -68,10 +68,10 @@ class VertexEndpoint:
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
     ) -> list[Prediction]:
-        """One checked picture per instance, in order; see ``pipeline.client.Client.predict``."""
+        """The checked pictures of each instance, in order; see ``pipeline.client.Client.predict``."""
         body = request_body(instances, parameters)
         document = with_retries(lambda seconds: self.exchange(body, seconds).document(), self.patience)
-        return parse_predictions(document, sent_seeds(body), asked_pictures(body))
+        return parse_predictions(document, asked_pictures(body))
 
     def describe(self) -> tuple[dict[str, Any], str]:
         """The description that the answering model gives of itself, and its deployed model id."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.client.errors import PredictionError, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import asked_pictures, request_body, sent_seeds
+from pipeline.client.request_body import asked_pictures, request_body
 from pipeline.client.retries import Patience
 from pipeline.client.vertex import PATIENCE, Reply, VertexEndpoint
 from pipeline.deploy.answers import translating_google_errors
@@ -205,7 +205,7 @@ def _check(
     try:
         # The request names neither size nor format, so the picture must have the archive's default ones.
         asked = asked_pictures({**body, "parameters": {**archive.defaults, **body["parameters"]}})
-        (picture,) = parse_predictions(reply.document(), sent_seeds(body), asked)
+        (picture,) = parse_predictions(reply.document(), asked)
     except PredictionError as error:
         if error.status in _REFUSED:
             raise _unknown(reply.served_by, error) from error
