@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import panels
-from pipeline.cli.serving import DEFAULT_URL
+from pipeline.cli.predict import DEFAULT_URL
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
