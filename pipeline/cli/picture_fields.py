@@ -70,8 +70,10 @@ class PictureFields:
         Raises MarqueeError that names the option.
         """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        said = {name: value for name, value in given.items() if value not in (None, False, [])}
-        return {**said, **self._pictures(), **({"loras": parse_loras(self.loras)} if self.loras else {})}
+        said = {name: value for name, value in given.items() if value is not None and value is not False}
+        if "loras" in said:
+            said["loras"] = parse_loras(said["loras"])
+        return {**said, **self._pictures()}
 
     def _pictures(self) -> dict[str, str]:
         """The files as base64."""

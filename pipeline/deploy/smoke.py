@@ -65,7 +65,8 @@ def open_endpoint(
 ) -> VertexEndpoint:
     """A client of an endpoint, at its dedicated host name or at the region's shared one."""
     dedicated = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
-    return VertexEndpoint(connection.web, dedicated or connection.predict_host, endpoint.name, patience)
+    host = dedicated or connection.predict_host
+    return VertexEndpoint(connection.web, host, endpoint.name, patience, bool(dedicated))
 
 
 def find_client(connection: Connection, endpoint_id: str, patience: Patience = PATIENCE) -> VertexEndpoint:
