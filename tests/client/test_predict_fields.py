@@ -134,7 +134,7 @@ def test_a_body_that_the_endpoint_would_refuse_is_not_sent(dedicated: bool, size
 
     def answer(request: httpx.Request) -> httpx.Response:
         came.append(len(request.content))
-        return httpx.Response(200, json={"predictions": [encoded()]})
+        return httpx.Response(200, stream=httpx.ByteStream(json.dumps({"predictions": [encoded()]}).encode()))
 
     asked: list[dict[str, Any]] = [{"prompt": "x", "image": "A" * size}]
     with httpx.Client(transport=httpx.MockTransport(answer)) as web:
