@@ -153,7 +153,10 @@ class Engine:
     def _decode(self) -> None:
         """Sends drawn latents to be decoded and collects pictures that are ready."""
         self.decodes.put(self.batch.take_drawn())
-        self.decodes.put_previews(self.batch.take_foreseen(), self.batch.images)
+        foreseen = self.batch.take_foreseen()
+        # A half-drawn picture can pass a safety check that the finished one fails.
+        if self.model.safety_checker is None or self.options.safety == "send":
+            self.decodes.put_previews(foreseen, self.batch.images)
         for ticket, outcome in self.decodes.take(idle=not self.batch.images):
             if isinstance(outcome, Picture):
                 self.metrics.observe("picture_seconds", sum(outcome.seconds.values()))

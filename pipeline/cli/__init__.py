@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import archive, cloud, containers, deploy, doctor, edge, panels, replay, serving
+from pipeline.cli import archive, cloud, containers, deploy, doctor, edge, panels, predict, replay, serving
 
 app = typer.Typer(
     name="marquee",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich would read markup in names, and colours would be escaped
 )
-for area in (archive, serving, replay, cloud, deploy, doctor, containers):
+for area in (archive, serving, predict, replay, cloud, deploy, doctor, containers):
     area.register(app)
 
 

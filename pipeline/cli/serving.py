@@ -1,42 +1,32 @@
-"""Commands: serve, predict, demo."""
+"""Commands: serve, demo."""
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import panels
-from pipeline.cli.prompts import meant_prompts
-from pipeline.cli.target import CloudOption, ConfigOption, DeployOptions, connected
-from pipeline.cli.withheld import end_if_withheld, that_came
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
-    from pipeline.client import Prediction
     from pipeline.serving.demo import Demo
     from pipeline.serving.server import RunningServer
     from pipeline.serving.settings import ServeOptions
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 EXAMPLE = '{"instances": [{"prompt": "a red circle on a blue background", "seed": 1}]}'
 TO_FILE = (
     "import base64, json; "
     'open("picture.jpg", "wb").write(base64.b64decode(json.load(open(0))["predictions"][0]))'
 )
-FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 
 def register(app: typer.Typer) -> None:
     """Add this file's commands to the application."""
     app.command(rich_help_panel=panels.SERVE)(serve)
-    app.command(rich_help_panel=panels.SERVE)(predict)
     app.command(rich_help_panel=panels.SERVE)(demo)
 
 
@@ -103,127 +93,6 @@ def _end(server: RunningServer, drain_seconds: float) -> None:
     if not server.stop(drain_seconds):
         raise MarqueeError(f"some requests were still running after {drain_seconds:g} s and were cut off")
     print("stopped", flush=True)
-
-
-def predict(
-    prompts: Annotated[list[str], typer.Argument(help="What to draw; each prompt is one picture.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write the picture; picture.jpg.")
-    ] = None,
-    url: Annotated[str, typer.Option(help="The server.")] = DEFAULT_URL,
-    endpoint: Annotated[str | None, typer.Option(help="Ask this Vertex AI endpoint instead.")] = None,
-    config: ConfigOption = None,
-    cloud: CloudOption = None,
-    seed: Annotated[str | None, typer.Option(help="The same seed draws the same picture.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
-    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="PNDM, DDIM, Euler, ...")] = None,
-    output_format: Annotated[str | None, typer.Option("--format", help="jpeg, png or webp.")] = None,
-    quality: Annotated[int | None, typer.Option(help="Of jpeg and webp, 1 to 100.")] = None,
-) -> None:
-    """Ask a running server for pictures; several prompts become picture-1.jpg, picture-2.jpg, ..."""
-    from pipeline.client import Client
-    from pipeline.deploy.smoke import find_client
-
-    prompts = meant_prompts(prompts)
-    target = output or _default_output(output_format)
-    fields = {
-        "seed": seed,
-        "num_inference_steps": steps,
-        "guidance_scale": guidance,
-        "negative_prompt": negative,
-        "width": width,
-        "height": height,
-        "scheduler": scheduler,
-        "output_format": _picture_format(target, output_format),
-        "quality": quality,
-    }
-    paths = _output_paths(target, len(prompts))
-    if endpoint is None:
-        with Client(url) as client:
-            predictions = client.predict(prompts, _given(fields))
-    else:
-        options = DeployOptions(config, cloud, settings=[f"endpoint={endpoint}"])
-        with connected(options) as (wanted, connection):
-            predictions = find_client(connection, wanted.endpoint).predict(prompts, _given(fields))
-    came = that_came(paths, predictions)
-    _save(*came)
-    _print_pictures(*came)
-    end_if_withheld(paths, predictions)
-
-
-def _print_pictures(paths: list[Path], predictions: list[Prediction]) -> None:
-    for path, prediction in zip(paths, predictions, strict=True):
-        size = f"{prediction.width}x{prediction.height} {prediction.format}, {len(prediction.data):,} bytes"
-        print(f"{path}  {size}, seed {prediction.seed}")
-        for warning in prediction.warnings:
-            print(f"warning: {path}: {warning}", file=sys.stderr)
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _default_output(wanted: str | None) -> Path:
-    for suffix, name in FORMATS.items():
-        if name == (wanted or "jpeg"):
-            return Path(f"picture{suffix}")
-    raise MarqueeError(f"--format {wanted}: pictures are jpeg, png or webp")
-
-
-def _picture_format(output: Path, wanted: str | None) -> str | None:
-    """The format to ask the server for, so that it fits the file's name."""
-    named = FORMATS.get(output.suffix.lower())
-    if output.suffix and named is None:
-        raise MarqueeError(f"-o {output}: pictures are written as {', '.join(FORMATS)}")
-    if wanted is not None and named is not None and wanted != named:
-        raise MarqueeError(
-            f"--format {wanted} does not fit -o {output}", f"leave --format out, or rename {output}"
-        )
-    return wanted or named
-
-
-def _output_paths(output: Path, count: int) -> list[Path]:
-    """The file of each picture, checked now, because a picture may take minutes to draw."""
-    if output.is_dir():
-        raise MarqueeError(f"-o {output} is a folder", f"name a file in it: -o {output / 'picture.jpg'}")
-    if not output.parent.is_dir():
-        raise MarqueeError(f"-o {output}: there is no folder {output.parent}", f"mkdir -p {output.parent}")
-    numbers = [""] if count == 1 else [f"-{number}" for number in range(1, count + 1)]
-    paths = [output.with_name(f"{output.stem}{number}{output.suffix}") for number in numbers]
-    for path in paths:
-        _check_output(path)
-    return paths
-
-
-def _check_output(path: Path) -> None:
-    try:
-        if path.exists():
-            writable = os.access(path, os.W_OK)
-        else:  # a read-only disk shows only when something is written
-            with tempfile.TemporaryFile(dir=path.parent):
-                writable = True
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    if not writable:
-        raise MarqueeError(f"-o {path} is there and may not be overwritten", "name another file")
-
-
-def _save(paths: list[Path], predictions: list[Prediction]) -> None:
-    """All pictures, or none where one cannot be written."""
-    from pipeline.client.picture_files import save_pictures
-
-    try:
-        save_pictures([(path, each.data) for path, each in zip(paths, predictions, strict=True)])
-    except OSError as error:
-        raise _unwritable(paths[0] if len(paths) == 1 else paths[0].parent, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> MarqueeError:
-    return MarqueeError(f"-o {path} cannot be written: {error.strerror}", "name another place with -o")
 
 
 def demo() -> None:

@@ -15,7 +15,7 @@ from pipeline.client.answers import document_of
 from pipeline.client.errors import BadAnswer, ServerUnreachable
 from pipeline.client.exchange import post
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body, sent_seeds
+from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body
 from pipeline.client.retries import Patience, with_retries
 from pipeline.errors import MarqueeError
 
@@ -48,15 +48,17 @@ class Client:
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
     ) -> list[Prediction]:
-        """One checked picture per instance (a dict of fields, or just a prompt), in order.
+        """The checked pictures of each instance (a dict of fields, or just a prompt), in order.
 
+        One picture for each instance, or as many as its ``num_images_per_prompt`` asks for, which have the
+        seeds s, s + 1 and so on.
         Missing seeds are drawn here, so a busy or dying server is asked again without changing the pictures.
         Raises a PredictionError.
         """
         body = request_body(instances, parameters)
         content = encoded(body)
         answer = with_retries(lambda seconds: self._post(content, seconds), self._patience)
-        return parse_predictions(answer, sent_seeds(body), asked_pictures(body))
+        return parse_predictions(answer, asked_pictures(body))
 
     def describe(self) -> dict[str, Any]:
         """What the server says it is: versions, device, digests, limits, defaults, schedulers."""

@@ -22,19 +22,27 @@ _MOST_DEPTH = 8
 _MOST_BITS = 1024
 
 
-@dataclass(frozen=True)
-class AskedPicture:
-    """The format and size in pixels that a request asks for; None where the server chooses."""
+# More pictures than any server draws for one instance: such a number is sent for the server to refuse.
+_MOST_PICTURES = 1024
 
+
+@dataclass(frozen=True)
+class Asked:
+    """What an instance asks for: a picture for each of ``seeds``, in this format and size in pixels.
+
+    A seed is None where it is not a valid one; format, width and height are None where the server chooses.
+    """
+
+    seeds: tuple[int | None, ...] = (None,)
     format: str | None = None
     width: int | None = None
     height: int | None = None
 
 
 def request_body(instances: Sequence[Instance | str], parameters: Instance | None = None) -> dict[str, Any]:
-    """``{"instances", "parameters"}`` with the seed of each picture in its instance.
+    """``{"instances", "parameters"}`` with the seed of each instance's first picture in it.
 
-    An instance's own seed counts, else the one of ``parameters``, which then is every such picture's; null in
+    An instance's own seed counts, else the one of ``parameters`` for every such instance; null in
     the one that counts, or none at all, asks for a random one, which is drawn here. So sending the request
     again draws the same pictures: a retry is safe. Numbers of other libraries (numpy's) become plain ones.
     Raises InvalidRequest with every value that JSON cannot hold.
@@ -54,25 +62,36 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def sent_seeds(body: Mapping[str, Any]) -> list[int | None]:
-    """The seed of each instance of a body; None where it is not a valid seed."""
-    common = body["parameters"].get("seed")
-    return [_as_seed(instance.get("seed", common)) for instance in body["instances"]]
-
-
-def asked_pictures(body: Mapping[str, Any]) -> list[AskedPicture]:
-    """The picture that each instance asks for; its own fields count before the parameters."""
+def asked_pictures(body: Mapping[str, Any]) -> list[Asked]:
+    """What each instance of a body asks for; its own fields count before the parameters."""
     return [_asked({**body["parameters"], **instance}) for instance in body["instances"]]
 
 
-def _asked(fields: Mapping[str, Any]) -> AskedPicture:
-    width, height = (_as_pixels(fields.get(name)) for name in ("width", "height"))
+def sent_seeds(body: Mapping[str, Any]) -> list[int | None]:
+    """The seed of each picture that a body asks for, in order; None where it is not a valid seed."""
+    return [seed for asked in asked_pictures(body) for seed in asked.seeds]
+
+
+def _asked(fields: Mapping[str, Any]) -> Asked:
+    width, height = (_as_whole(fields.get(name)) for name in ("width", "height"))
     format_name = fields.get("output_format")
-    return AskedPicture(format_name if isinstance(format_name, str) else None, width, height)
+    format_name = format_name if isinstance(format_name, str) else None
+    return Asked(_seeds(fields), format_name, width, height)
 
 
-def _as_pixels(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+def _seeds(fields: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """The handler's (handler/contract/instance.py): s, s + 1 and so on, and 0 after the largest."""
+    first, count = _as_seed(fields.get("seed")), _as_whole(fields.get("num_images_per_prompt", 1))
+    if count is None or not 1 <= count <= _MOST_PICTURES:  # the server refuses it
+        count = 1
+    return tuple(None if first is None else (first + number) % _SEEDS_END for number in range(count))
+
+
+def _as_whole(value: Any) -> int | None:
+    """The whole number that the handler reads from a value; None for one that it refuses."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        return None
+    return int(value)
 
 
 def _unwrap(instance: Any) -> Any:

@@ -13,12 +13,13 @@ from typing import Any
 import httpx
 
 from pipeline.client.answers import document_of
-from pipeline.client.errors import BadAnswer, ServerUnreachable
+from pipeline.client.errors import BadAnswer, PayloadTooLarge, ServerUnreachable
 from pipeline.client.exchange import Answer, post
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body, sent_seeds
+from pipeline.client.request_body import Instance, asked_pictures, encoded, request_body
 from pipeline.client.retries import Patience, with_retries
 from pipeline.errors import MarqueeError
+from pipeline.rules.table import table
 
 # A model that scales up from zero answers 429 for minutes, and every request meanwhile is dropped.
 PATIENCE = Patience(deadline_seconds=600.0, attempts=30)
@@ -47,12 +48,14 @@ class VertexEndpoint:
     """An endpoint by its host and resource name (projects/P/locations/R/endpoints/E).
 
     ``web`` carries the credentials and stays the caller's to close; ``of`` makes one of the SDK's Endpoint.
+    ``dedicated`` says which limit on a request's bytes holds (pipeline/rules/rules.yaml).
     """
 
     web: httpx.Client
     host: str
     name: str
     patience: Patience = PATIENCE
+    dedicated: bool = True
 
     @classmethod
     def of(
@@ -63,15 +66,19 @@ class VertexEndpoint:
         dedicated = resource.dedicated_endpoint_dns if resource.dedicated_endpoint_enabled else ""
         host = dedicated or f"{endpoint.location}-aiplatform.googleapis.com"
         web = web or httpx.Client(auth=token_auth(endpoint.credentials))
-        return cls(web, host, endpoint.resource_name, patience)
+        return cls(web, host, endpoint.resource_name, patience, bool(dedicated))
 
     def predict(
         self, instances: Sequence[Instance | str], parameters: Instance | None = None
     ) -> list[Prediction]:
-        """One checked picture per instance, in order; see ``pipeline.client.Client.predict``."""
+        """The checked pictures of each instance, in order; see ``pipeline.client.Client.predict``.
+
+        Raises PayloadTooLarge, before anything is sent, for a body that the endpoint would refuse.
+        """
         body = request_body(instances, parameters)
+        check_size(len(encoded(body)), self.dedicated)
         document = with_retries(lambda seconds: self.exchange(body, seconds).document(), self.patience)
-        return parse_predictions(document, sent_seeds(body), asked_pictures(body))
+        return parse_predictions(document, asked_pictures(body))
 
     def describe(self) -> tuple[dict[str, Any], str]:
         """The description that the answering model gives of itself, and its deployed model id."""
@@ -99,6 +106,18 @@ class VertexEndpoint:
             raise ServerUnreachable(str(error), error.cure) from None
         served_by = answer.headers.get("X-Vertex-AI-Deployed-Model-Id", "")
         return Reply(answer.status, answer.content.decode("utf-8", "replace"), answer.headers, served_by)
+
+
+def check_size(size: int, dedicated: bool) -> None:
+    """Raises PayloadTooLarge for a body of more bytes than such an endpoint takes."""
+    most = table().limits(dedicated).request_bytes
+    if size > most:
+        kind = "dedicated" if dedicated else "shared"
+        larger = "" if dedicated else ", or use a dedicated endpoint, which takes 10 MB"
+        raise PayloadTooLarge(
+            f"the request has {size:,} bytes; a {kind} endpoint of Vertex AI takes at most {most:,}",
+            f"send smaller pictures, such as jpeg, or fewer instances{larger}",
+        )
 
 
 def token_auth(credentials: Any, local_origin: str = "") -> Callable[[httpx.Request], httpx.Request]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.client.errors import PredictionError, ServerUnreachable
 from pipeline.client.predictions import Prediction, parse_predictions
-from pipeline.client.request_body import asked_pictures, request_body, sent_seeds
+from pipeline.client.request_body import asked_pictures, request_body
 from pipeline.client.retries import Patience
 from pipeline.client.vertex import PATIENCE, Reply, VertexEndpoint
 from pipeline.deploy.answers import translating_google_errors
@@ -65,7 +65,8 @@ def open_endpoint(
 ) -> VertexEndpoint:
     """A client of an endpoint, at its dedicated host name or at the region's shared one."""
     dedicated = endpoint.dedicated_endpoint_dns if endpoint.dedicated_endpoint_enabled else ""
-    return VertexEndpoint(connection.web, dedicated or connection.predict_host, endpoint.name, patience)
+    host = dedicated or connection.predict_host
+    return VertexEndpoint(connection.web, host, endpoint.name, patience, bool(dedicated))
 
 
 def find_client(connection: Connection, endpoint_id: str, patience: Patience = PATIENCE) -> VertexEndpoint:
@@ -205,7 +206,7 @@ def _check(
     try:
         # The request names neither size nor format, so the picture must have the archive's default ones.
         asked = asked_pictures({**body, "parameters": {**archive.defaults, **body["parameters"]}})
-        (picture,) = parse_predictions(reply.document(), sent_seeds(body), asked)
+        (picture,) = parse_predictions(reply.document(), asked)
     except PredictionError as error:
         if error.status in _REFUSED:
             raise _unknown(reply.served_by, error) from error

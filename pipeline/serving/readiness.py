@@ -135,7 +135,8 @@ def was_withheld(described: Any, answer: Any) -> bool:
     """Whether the picture was drawn, and the archive's own safety checker then withheld it."""
     try:
         checker, prediction = described["predictions"][0]["safety_checker"], answer["predictions"][0]
-        return bool(checker["action"] == "withhold") and is_withheld(prediction)
+        image = prediction["image"] if isinstance(prediction, dict) else prediction
+        return bool(checker["action"] == "withhold") and is_withheld(image, prediction)
     except (LookupError, TypeError):
         return False
 

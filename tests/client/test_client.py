@@ -171,6 +171,58 @@ def test_a_receipt_comes_with_its_picture() -> None:
     assert prediction.width == 4
 
 
+RED, BLUE = encoded("red"), encoded("blue")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "receipts"),
+    [([RED, BLUE], [{}, {}]), ({"images": [RED, BLUE], "receipts": [{"seed": 7}, {"seed": 8}]}, [7, 8])],
+    ids=["image", "full"],
+)
+def test_several_pictures_of_an_instance_come_in_order(prediction: Any, receipts: list[Any]) -> None:
+    answer = {"predictions": [prediction, encoded("green")], "warnings": [{"instance": 0, "message": "cut"}]}
+    instances = [{"prompt": "x", "num_images_per_prompt": 2, "seed": 7}, "y"]
+    with scripted((200, answer, {})) as script, Client(script.url) as client:
+        first, second, third = client.predict(instances)
+    assert [base64.b64encode(one.data).decode() for one in (first, second)] == [RED, BLUE]
+    assert [first.seed, second.seed] == [7, 8]
+    assert [one.receipt.get("seed", {}) for one in (first, second)] == receipts
+    assert [one.warnings for one in (first, second, third)] == [("cut",), ("cut",), ()]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "named"),
+    [
+        (RED, "no list of pictures"),
+        ({"image": RED, "receipt": {}}, "no list of pictures"),
+        ({"images": RED, "receipts": [{}, {}]}, "no list of pictures"),
+        ({"images": [RED, BLUE]}, "no list of receipts"),
+        ({"images": [RED, BLUE], "receipts": {}}, "no list of receipts"),
+        ([], "2 pictures were asked for in one prediction, 0 came"),
+        ([RED], "2 pictures were asked for in one prediction, 1 came"),
+        ([RED] * 3, "2 pictures were asked for in one prediction, 3 came"),
+        ({"images": [RED, BLUE], "receipts": [{}]}, "2 receipts were asked for in one prediction, 1 came"),
+        ([RED, {"image": BLUE}], "pictures are none"),
+        ([RED, None], "pictures are none"),
+        ({"images": [RED, BLUE], "receipts": [{}, [1]]}, "receipts are none"),
+        ([RED, "%%%"], "no base64"),
+        ({"error": {"message": "lost"}}, "instead of a picture came: lost"),
+    ],
+)
+def test_another_number_or_kind_of_pictures_is_refused_by_name(prediction: Any, named: str) -> None:
+    asked = [{"prompt": "x", "num_images_per_prompt": 2}]
+    answer, refused = {"predictions": [prediction]}, pytest.raises(BadAnswer, match=named)
+    with scripted((200, answer, {})) as script, Client(script.url) as client, refused:
+        client.predict(asked)
+
+
+@pytest.mark.parametrize("prediction", [[RED], [RED, BLUE], {"images": [RED], "receipts": [{}]}])
+def test_a_list_in_place_of_one_picture_is_refused(prediction: Any) -> None:
+    answer, refused = {"predictions": [prediction]}, pytest.raises(BadAnswer, match="is no picture")
+    with scripted((200, answer, {})) as script, Client(script.url) as client, refused:
+        client.predict(["x"])
+
+
 def test_nobody_there_is_one_line_with_a_cure() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

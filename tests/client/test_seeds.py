@@ -14,7 +14,7 @@ from pipeline.client import InvalidRequest
 from pipeline.client.request_body import encoded, request_body, sent_seeds
 
 ABSENT = object()
-RANDOM = -1
+RANDOM = 4711
 SEEDS = [ABSENT, None, 0, 7, 7.0, "7", "0007", 2**53 + 1, 2**64 - 1, str(2**64 - 1), numpy.int64(9)]
 SEEDS += [numpy.uint64(2**64 - 1), numpy.float32(3.0)]
 WRONG = ["x", "", "-1", "\u0667", "7_0", " 7", -1, 7.5, 2**64, float(2**53), True, [7], "9" * 21]
@@ -63,6 +63,24 @@ def test_a_wrong_seed_is_sent_for_the_server_to_name_once(seed: Any) -> None:
         assert not isinstance(refused, Request)
         assert len(refused.problems) == 1
         assert sent_seeds(body) == [None]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3.0, 8])
+@pytest.mark.parametrize("seed", [7, "18446744073709551614", 2**64 - 1])
+def test_further_pictures_have_the_handlers_seeds(count: Any, seed: Any) -> None:
+    for body in (
+        request_body([{"prompt": "a", "num_images_per_prompt": count, "seed": seed}, "b"]),
+        request_body(["a"], {"num_images_per_prompt": count, "seed": seed}),
+    ):
+        assert drawn(body) == sent_seeds(body)
+    assert len(set(sent_seeds(body))) == count
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, True, None, "3", [2], 10**9, 10**30])
+def test_a_wrong_number_of_pictures_is_sent_for_the_server_to_name(count: Any) -> None:
+    body = request_body([{"prompt": "a", "num_images_per_prompt": count, "seed": 7}])
+    assert drawn(body) is None
+    assert sent_seeds(body) == [7]
 
 
 def test_an_instance_that_asks_for_a_description_gets_no_seed() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from handler.doors.torchserve.door import Door
 from pipeline.client.predictions import parse_predictions
+from pipeline.client.request_body import Asked
 
 Ask = Callable[..., list[tuple[int, Any]]]
 # The tiny model takes 14 tokens, and each of these letters is one.
@@ -78,10 +79,10 @@ def test_long_warnings_leave_the_reply_within_its_limit(second_door: Door, archi
 @pytest.mark.parametrize("response", ["image", "full"])
 def test_the_client_hands_the_warnings_on(ask: Ask, response: str) -> None:
     ((_, answer),) = ask({"instances": ["a", LONG], "parameters": {"response": response}})
-    short, long = parse_predictions(answer, [None, None])
+    short, long = parse_predictions(answer, [Asked(), Asked()])
     assert short.warnings == ()
     assert len(long.warnings) == 1
     assert "17 tokens" in long.warnings[0]
     if response == "full":  # as Vertex's predict route passes it on
-        again = parse_predictions({"predictions": answer["predictions"]}, [None, None])
+        again = parse_predictions({"predictions": answer["predictions"]}, [Asked(), Asked()])
         assert again[1].warnings == long.warnings
