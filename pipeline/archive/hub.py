@@ -125,8 +125,11 @@ def _complete(url: str, file: BinaryIO, size: int | None, progress: Progress) ->
 
 def _append(url: str, file: BinaryIO, progress: Progress) -> None:
     """Ask for what lies beyond the file's end; a server that takes no ranges sends the whole again."""
+    from huggingface_hub import hf_raise_for_status
     from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE, HF_HUB_DOWNLOAD_TIMEOUT
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+    # Documented, and in the package's __all__, but not for mypy.
+    from huggingface_hub.utils import build_hf_headers, http_stream_backoff  # type: ignore[attr-defined]
 
     arrived = file.tell()
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={arrived}-"}

@@ -20,7 +20,7 @@ from pipeline.cli.plain_stream import showing_plain_text
 from pipeline.errors import MarqueeError
 from pipeline.plain_text import one_line
 
-FAILED, MISUSED, OUR_FAULT, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 70, 130, 141
+FAILED, MISUSED, OUR_FAULT, INTERRUPTED = 1, 2, 70, 130
 EXIT_CODES = """Exit codes: 0 done. 1 an error, which is named with its cure; a problem that was found; a
 check that failed. 2 the command line is wrong. 70 a fault of marquee's own; the message names the file with
 its traceback. 130 Ctrl-C. 141 the reader of the output went away. 143 ended by SIGTERM. `cloud run` ends with

@@ -124,8 +124,7 @@ class Server(uvicorn.Server):
     async def _open(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
         """Look at the first byte, leave it where it is, and hand the connection to uvicorn."""
         try:
-            async with asyncio.timeout(SILENCE):
-                first = await _first_byte(connection)
+            first = await asyncio.wait_for(_first_byte(connection), SILENCE)
         except (OSError, TimeoutError, asyncio.CancelledError):
             connection.close()
             return
