@@ -19,10 +19,14 @@ def modules(root: Path, program: str) -> dict[str, Path]:
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in names.items()}
 
 
-def imported(name: str, path: Path) -> Iterator[str]:
-    """Every name that the module may import, a type checker's imports too; several for one line."""
+def imported(name: str, path: Path, on_loading: bool = False) -> Iterator[str]:
+    """Every name that the module may import, a type checker's imports too; several for one line.
+
+    With ``on_loading`` only what is imported as soon as the module is: neither in functions nor for types.
+    """
     package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if on_loading else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -32,12 +36,12 @@ def imported(name: str, path: Path) -> Iterator[str]:
             yield base
 
 
-def module_graph(root: Path, program: str) -> Graph:
+def module_graph(root: Path, program: str, on_loading: bool = False) -> Graph:
     """Which modules a module imports. A package whose submodule is imported counts only when it is named."""
     known = modules(root, program)
     graph: dict[str, set[str]] = {}
     for name, path in known.items():
-        found = list(imported(name, path))
+        found = list(imported(name, path, on_loading))
         submodules = {one.rpartition(".")[0] for one in found if one in known}
         graph[name] = {one for one in found if one in known and one not in submodules} - {name}
     return graph
@@ -70,6 +74,11 @@ def test_no_folder_of_the_pipeline_imports_itself_through_others() -> None:
     assert cycle(folder_graph(module_graph(ROOT, "pipeline"))) == []
 
 
+def test_no_module_of_the_handler_imports_itself_as_it_is_loaded() -> None:
+    """Imports for types may form a cycle there: a model holds LoRAs, whose loading needs a model."""
+    assert cycle(module_graph(ROOT, "handler", on_loading=True)) == []
+
+
 @pytest.mark.parametrize(("program", "other"), [("pipeline", "handler"), ("handler", "pipeline")])
 def test_the_two_programs_never_import_each_other(program: str, other: str) -> None:
     found = [
@@ -92,6 +101,7 @@ def test_a_cycle_through_a_function_and_two_folders_is_seen(tmp_path: Path) -> N
         path.write_text(source, encoding="utf-8")
     graph = module_graph(tmp_path, "made")
     assert cycle(graph) == []
+    assert module_graph(tmp_path, "made", on_loading=True)["made.one.first"] == set()
     assert set(cycle(folder_graph(graph))) == {"made.one", "made.two"}
     (tmp_path / "made/one/third.py").write_text("from ..one import first\n", encoding="utf-8")
     assert set(cycle(module_graph(tmp_path, "made"))) == {
@@ -99,3 +109,7 @@ def test_a_cycle_through_a_function_and_two_folders_is_seen(tmp_path: Path) -> N
         "made.two.second",
         "made.one.third",
     }
+    assert cycle(module_graph(tmp_path, "made", on_loading=True)) == []
+    (tmp_path / "made/one/first.py").write_text("from made.two import second\n", encoding="utf-8")
+    (tmp_path / "made/two/second.py").write_text("from made.one.third import name\n", encoding="utf-8")
+    assert cycle(module_graph(tmp_path, "made", on_loading=True)) != []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.archive.layout import read_blocks
 from pipeline.archive.selection import Dtype, select_files
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MOVED = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
 SHA256_CHARACTERS = 64
+MOST_CUTS = 5  # of a download in a row, without a byte between them
+PAUSE_SECONDS = 1.0  # after a cut
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def fetch_model(wanted: HubModel, progress: Progress) -> Path:
 
     Raises MarqueeError for a repository, revision or network that is not there.
     """
+    from httpx2 import HTTPError
     from huggingface_hub.constants import HF_HOME
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     repository = wanted.repository
     try:
@@ -77,12 +80,10 @@ def fetch_model(wanted: HubModel, progress: Progress) -> Path:
 def _download(commit: str, name: str, folder: Path, progress: Progress) -> None:
     """One file of "owner/name@commit", continued where an earlier run stopped and checked by its digest.
 
-    The hub library's own cache begins a file anew in every process (its pull request 4228), which for
-    gigabytes is no resuming; its parts below the cache are used instead.
+    The hub library's own downloads begin a file anew in every process (its pull request 4228), which for
+    gigabytes is no resuming, so the bytes are fetched here, with its addresses, session and headers.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils._headers import build_hf_headers
 
     target = folder / name
     if target.is_file():
@@ -94,18 +95,61 @@ def _download(commit: str, name: str, folder: Path, progress: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")
     with partial.open("ab") as file:
+        progress.advance(file.tell())
+        _complete(url, file, metadata.size, progress)
         arrived = file.tell()
-        progress.advance(arrived)
-        http_get(
-            url,
-            file,
-            resume_size=arrived,
-            expected_size=metadata.size,
-            headers=build_hf_headers(),
-            tqdm_class=_bar_class(progress),
-        )
+    if metadata.size is not None and arrived != metadata.size:
+        if arrived > metadata.size:
+            partial.unlink()
+        raise OSError(f"{name} arrived with {arrived} bytes; the hub says {metadata.size}")
     _check_digest(partial, metadata.etag)
     partial.replace(target)
+
+
+def _complete(url: str, file: BinaryIO, size: int | None, progress: Progress) -> None:
+    """Append what is missing, and go on after a cut; raises TransportError after cuts without a byte."""
+    from httpx2 import TransportError
+
+    cuts = 0
+    while size is None or file.tell() < size:
+        before = file.tell()
+        try:
+            _append(url, file, progress)
+            return
+        except TransportError:
+            cuts = 0 if file.tell() > before else cuts + 1
+            if cuts > MOST_CUTS:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+def _append(url: str, file: BinaryIO, progress: Progress) -> None:
+    """Ask for what lies beyond the file's end; a server that takes no ranges sends the whole again."""
+    from huggingface_hub import hf_raise_for_status
+    from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE, HF_HUB_DOWNLOAD_TIMEOUT
+
+    # Documented, and in the package's __all__, but not for mypy.
+    from huggingface_hub.utils import build_hf_headers, http_stream_backoff  # type: ignore[attr-defined]
+
+    arrived = file.tell()
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={arrived}-"}
+    if not arrived:
+        del headers["Range"]
+    with http_stream_backoff(
+        "GET",
+        url,
+        headers=headers,
+        timeout=HF_HUB_DOWNLOAD_TIMEOUT,
+        retry_on_exceptions=(),
+        retry_on_status_codes=(408, 429),
+    ) as response:
+        hf_raise_for_status(response)
+        if arrived and response.status_code != 206:
+            file.truncate(0)
+            progress.advance(-arrived)
+        for block in response.iter_bytes(chunk_size=DOWNLOAD_CHUNK_SIZE):
+            file.write(block)
+            progress.advance(len(block))
 
 
 def _check_digest(path: Path, etag: str | None) -> None:
@@ -155,20 +199,6 @@ def _refuse(repository: str, problems: tuple[str, ...], has_only_pickles: bool) 
         f"{repository} on the hub cannot be served:" + "".join(f"\n  - {problem}" for problem in problems),
         cure=cure,
     )
-
-
-def _bar_class(progress: Progress) -> type[Any]:
-    """The hub library's progress bar, changed so that it reports to ``Progress``."""
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    class Bar(tqdm):  # type: ignore[misc]
-        def __init__(self, *_arguments: Any, **_options: Any) -> None:
-            super().__init__(disable=True)
-
-        def update(self, n: float | None = 1) -> None:
-            progress.advance(int(n or 0))
-
-    return Bar
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from pipeline.cli.plain_stream import showing_plain_text
 from pipeline.errors import MarqueeError
 from pipeline.plain_text import one_line
 
-FAILED, MISUSED, WITHHELD, OUR_FAULT, INTERRUPTED, OUTPUT_CLOSED = 1, 2, 3, 70, 130, 141
+FAILED, MISUSED, WITHHELD, OUR_FAULT, INTERRUPTED = 1, 2, 3, 70, 130
 EXIT_CODES = """Exit codes: 0 done. 1 an error, which is named with its cure; a problem that was found; a
 check that failed. 2 the command line is wrong. 3 or 4 a deployment is undecided, because the new model was
 not reached in time (3) or there was no answer (4); run the command again. 3 from `predict`: the server's

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pipeline.cloud.body import Body
+from starlette.responses import JSONResponse, Response
+
 from pipeline.cloud.gate import Refused, refuse_other_than_json
-from pipeline.cloud.http_server import HTTP_STATUS, GatedHandler, GatedServer
+from pipeline.cloud.http_server import HTTP_STATUS, GatedServer, Incoming
 from pipeline.cloud.json_body import read_object
 from pipeline.cloud.projects import project_number
 from pipeline.cloud.state import PROJECT, PROJECT_NUMBER
@@ -51,61 +52,34 @@ ANSWERS: list[tuple[str, str, Callable[..., dict[str, Any]]]] = [
 ]
 
 
-class Handler(GatedHandler):
-    """Tokens for signed assertions; everything else needs a token."""
+class AccountsServer(GatedServer):
+    """Tokens for signed assertions, and projects to those who hold a token.
 
-    server: AccountsServer
+    Over HTTP and, for the one call that Google's SDK makes so, over gRPC.
+    """
 
-    def needs_token(self) -> bool:
-        return not (self.command == "POST" and self._path == TOKEN_PATH)
+    def __init__(self, keys: Keys, port: int = 0) -> None:
+        super().__init__("accounts", keys.tokens, port)
+        self.start()
+        self._grpc, self.grpc_port = start_projects(keys)
 
-    @property
-    def _path(self) -> str:
-        return self.path.partition("?")[0]
+    def stop(self) -> None:
+        super().stop()
+        self._grpc.stop(grace=None).wait()
 
-    def respond(self, body: Body) -> None:
-        content, path = body.read(MOST_BYTES), self._path
-        if self.command == "POST" and path == TOKEN_PATH:
-            self._send(200, self._token(content))
-        elif self.command == "POST" and path.endswith(":testIamPermissions"):
-            self._send(200, {"permissions": self._json(content).get("permissions", [])})
-        else:
-            self._look_up(path)
+    def needs_token(self, request: Incoming) -> bool:
+        return not _asks_for_token(request)
 
-    def _look_up(self, path: str) -> None:
-        for method, pattern, answer in ANSWERS:
-            match = re.fullmatch(pattern, path)
-            if match and method == self.command:
-                self._send(200, answer(*match.groups()))
-                return
-        message = f"marquee's local cloud does not emulate {self.command} {path}"
-        self._send(501, {"error": {"code": 501, "message": message, "status": "UNIMPLEMENTED"}})
+    def respond(self, request: Incoming) -> Response:
+        content = request.body.read(MOST_BYTES)
+        if _asks_for_token(request):
+            return JSONResponse(self._token(request, content))
+        if request.method == "POST" and request.path.endswith(":testIamPermissions"):
+            return JSONResponse({"permissions": _read_json(request, content).get("permissions", [])})
+        return _look_up(request)
 
-    def _token(self, content: bytes) -> dict[str, Any]:
-        """RFC 7523: an assertion that the account signed is worth an access token; nothing else is."""
-        kind = str(self.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
-        if kind != FORM:
-            raise Refused("INVALID_ARGUMENT", f"The token endpoint takes {FORM}.", "invalid_request")
-        try:
-            asked = dict(parse_qsl(content.decode("ascii"), max_num_fields=10))
-        except ValueError:
-            raise Refused("INVALID_ARGUMENT", "The form cannot be read.", "invalid_request") from None
-        if asked.get("grant_type") != JWT_BEARER:
-            raise Refused("INVALID_ARGUMENT", f"Only {JWT_BEARER} is served.", "unsupported_grant_type")
-        token = self.server.tokens.exchange(asked.get("assertion", ""))
-        return {"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"}
-
-    def _json(self, content: bytes) -> dict[str, Any]:
-        if not content:
-            return {}
-        refuse_other_than_json(self.headers.get("Content-Type"))
-        try:
-            return read_object(content)
-        except ValueError as error:
-            raise Refused("INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
-
-    def refusal(self, refused: Refused) -> tuple[str, bytes]:
-        if not self.needs_token():
+    def refusal(self, request: Incoming, refused: Refused) -> tuple[str, bytes]:
+        if _asks_for_token(request):
             document: dict[str, Any] = {
                 "error": refused.reason or "invalid_request",
                 "error_description": refused.message,
@@ -115,26 +89,42 @@ class Handler(GatedHandler):
             document = {"error": {"code": status, "message": refused.message, "status": refused.code}}
         return "application/json", json.dumps(document).encode()
 
-    def _send(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body if self.command != "HEAD" else b"")
+    def _token(self, request: Incoming, content: bytes) -> dict[str, Any]:
+        """RFC 7523: an assertion that the account signed is worth an access token; nothing else is."""
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != FORM:
+            raise Refused("INVALID_ARGUMENT", f"The token endpoint takes {FORM}.", "invalid_request")
+        try:
+            asked = dict(parse_qsl(content.decode("ascii"), max_num_fields=10))
+        except ValueError:
+            raise Refused("INVALID_ARGUMENT", "The form cannot be read.", "invalid_request") from None
+        if asked.get("grant_type") != JWT_BEARER:
+            raise Refused("INVALID_ARGUMENT", f"Only {JWT_BEARER} is served.", "unsupported_grant_type")
+        token = self.tokens.exchange(asked.get("assertion", ""))
+        return {"access_token": token, "expires_in": LIFETIME, "token_type": "Bearer"}
 
 
-class AccountsServer(GatedServer):
-    """Tokens and projects over HTTP and, for the one call that Google's SDK makes so, over gRPC."""
+def _asks_for_token(request: Incoming) -> bool:
+    return request.method == "POST" and request.path == TOKEN_PATH
 
-    def __init__(self, keys: Keys, port: int = 0) -> None:
-        super().__init__("accounts", keys.tokens, Handler, port)
-        self.start()
-        self._grpc, self.grpc_port = start_projects(keys)
 
-    def stop(self) -> None:
-        super().stop()
-        self._grpc.stop(grace=None).wait()
+def _look_up(request: Incoming) -> Response:
+    for method, pattern, answer in ANSWERS:
+        match = re.fullmatch(pattern, request.path)
+        if match and method == request.method:
+            return JSONResponse(answer(*match.groups()))
+    message = f"marquee's local cloud does not emulate {request.method} {request.path}"
+    return JSONResponse({"error": {"code": 501, "message": message, "status": "UNIMPLEMENTED"}}, 501)
+
+
+def _read_json(request: Incoming, content: bytes) -> dict[str, Any]:
+    if not content:
+        return {}
+    refuse_other_than_json(request.headers.get("Content-Type"))
+    try:
+        return read_object(content)
+    except ValueError as error:
+        raise Refused("INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
 
 
 def start_projects(keys: Keys) -> tuple[grpc.Server, int]:

@@ -1,18 +1,17 @@
-"""A request's body by RFC 9112, strictly: two readings of one length are how requests are smuggled."""
+"""A request's body as a thread reads it. h11 finds where it ends (RFC 9112) before it comes here."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import BinaryIO
+
+from anyio import from_thread
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from pipeline.cloud.gate import Refused
 
 BLOCK = 1 << 20
-_LENGTH = re.compile(r"[0-9]{1,15}")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_LONGEST_LINE = 4096  # bytes, of a chunk's size with its extensions, or of a trailer
-_MOST_TRAILERS = 100
 
 
 class ConnectionCut(Exception):
@@ -26,38 +25,32 @@ class BrokenBody(Refused):
         super().__init__("INVALID_ARGUMENT", message, "badRequest")
 
 
-def body_length(lengths: list[str], encodings: list[str]) -> int | None:
-    """Bytes of the body by all Content-Length and Transfer-Encoding headers; None means chunked.
+def refuse_two_lengths(headers: Headers) -> None:
+    """Raises BrokenBody for a chunked body with a Content-Length: requests are smuggled that way.
 
-    Raises BrokenBody where they contradict each other or cannot be read.
+    h11 refuses every other contradiction itself; here it would take the chunks and forget the length.
     """
-    if encodings:
-        if lengths or [text.strip().lower() for text in encodings] != ["chunked"]:
-            raise BrokenBody("A body is either chunked or has a Content-Length.")
-        return None
-    values = {text.strip() for text in lengths}
-    if not values:
-        return 0
-    if len(values) > 1 or not _LENGTH.fullmatch(text := values.pop()):
-        raise BrokenBody("Invalid Content-Length.")
-    return int(text)
+    if "Transfer-Encoding" in headers and "Content-Length" in headers:
+        raise BrokenBody("A body is either chunked or has a Content-Length.")
 
 
 class Body:
-    """A request's body, to be read once, in blocks of at most 1 MiB. ``length`` None means chunked."""
+    """A request's body, to be read once, from a thread that anyio started, in blocks of about 1 MiB."""
 
-    def __init__(self, stream: BinaryIO, length: int | None) -> None:
-        self._stream = stream
-        self._left = length or 0
-        self._chunked = length is None
-        self.length = length
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+        self._sender_gone = False
         self.cut_after: int | None = None  # bytes; a fault
 
     def blocks(self) -> Iterator[bytes]:
-        """Raises ConnectionCut when the sender goes away in the middle, or a fault says so."""
-        while block := self._next(BLOCK if self.cut_after is None else min(BLOCK, self.cut_after)):
-            yield block
-            if self.cut_after is not None:
+        """Raises ClientDisconnect when the sender goes away, and ConnectionCut when a fault says so."""
+        while self._more:
+            block = from_thread.run(self._next, BLOCK if self.cut_after is None else self.cut_after)
+            if self.cut_after is None:
+                yield block
+            else:
+                yield block[: self.cut_after]
                 self.cut_after -= len(block)
                 if self.cut_after <= 0:
                     raise ConnectionCut
@@ -73,48 +66,27 @@ class Body:
                 )
         return bytes(content)
 
-    def drain(self, most: int | None = None) -> bool:
+    def drain(self, most: int) -> bool:
         """Read the rest and forget it; gives up after ``most`` bytes. Returns whether the end was reached."""
         drained = 0
         for block in self.blocks():
             drained += len(block)
-            if most is not None and drained > most:
+            if drained > most:
                 return False
         return True
 
-    def _next(self, size: int) -> bytes:
-        if self._chunked and not self._left and not self._next_chunk():
-            return b""
-        if not self._left:
-            return b""
-        block = self._stream.read(min(size, self._left))
-        if not block:
-            raise ConnectionCut
-        self._left -= len(block)
-        if self._chunked and not self._left and self._line() not in (b"\r\n", b"\n"):
-            raise BrokenBody("A chunk is longer than it says.")
-        return block
+    async def _next(self, least: int) -> bytes:
+        """``least`` bytes or somewhat more, fewer at the end: one change of threads for many messages.
 
-    def _next_chunk(self) -> bool:
-        match = _CHUNK_SIZE.fullmatch(self._line())
-        if match is None:
-            raise BrokenBody("Invalid chunk size.")
-        self._left = int(match[1], 16)
-        if not self._left:
-            self._chunked = False
-            self._skip_trailers()
-        return self._left > 0
-
-    def _skip_trailers(self) -> None:
-        for _ in range(_MOST_TRAILERS):
-            if not self._line().strip():
-                return
-        raise BrokenBody("Too many trailers.")
-
-    def _line(self) -> bytes:
-        line = self._stream.readline(_LONGEST_LINE)
-        if not line:
-            raise ConnectionCut
-        if not line.endswith(b"\n"):
-            raise BrokenBody("A line of a chunked body is too long or cut short.")
-        return line
+        Raises ClientDisconnect when nothing came before the sender went away.
+        """
+        block = bytearray()
+        while self._more and not self._sender_gone and len(block) < least:
+            message = await self._receive()
+            self._sender_gone = message["type"] == "http.disconnect"
+            if not self._sender_gone:
+                block += message.get("body", b"")
+                self._more = message.get("more_body", False)
+        if self._sender_gone and not block:
+            raise ClientDisconnect
+        return bytes(block)

@@ -1,133 +1,71 @@
-"""What the three HTTP servers of the local cloud share: loopback, the gate, bodies, and no crash."""
+"""What the three HTTP servers of the local cloud share: loopback, the gate, bodies, and no crash.
+
+Starlette and uvicorn speak HTTP. The answers are made in threads, since they wait for disks and replicas.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
-import struct
+import ssl
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 
-from pipeline.cloud.body import Body, BrokenBody, ConnectionCut, body_length
+import uvicorn
+from anyio import CapacityLimiter, to_thread
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pipeline.cloud.body import Body, BrokenBody, ConnectionCut, refuse_two_lengths
 from pipeline.cloud.gate import Refused, refuse_browsers, refuse_foreign_hosts
+from pipeline.cloud.http_connection import HEAD_BYTES, SILENCE, Connection, Server, reset
 from pipeline.cloud.tokens import Tokens
 
 LOG = logging.getLogger(__name__)
 HTTP_STATUS = {"INVALID_ARGUMENT": 400, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "INTERNAL": 500}
 _REALM = 'Bearer realm="https://accounts.google.com/"'
-_POLL = 0.05  # seconds; how soon a server notices that it is to stop
-# So much of a refused request's body is read and forgotten, so that its sender gets to read the answer.
+# So much of a body that nobody wants is read and forgotten, so that its sender gets to read the answer.
 _DRAIN_BYTES = 1 << 30
+_MOST_THREADS = 512  # of a server; further requests wait for their turn
+_STOP_SECONDS = 1  # that a request under way has to end when its server stops
 
 
-class GatedHandler(BaseHTTPRequestHandler):
-    """One connection. A server's own handler says how it answers (``respond``) and refuses (``refusal``)."""
+@dataclass(frozen=True)
+class Incoming:
+    """A request. ``path`` is still percent-encoded: an object's name may hold an encoded slash."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 120.0  # seconds without a byte, after which a connection is closed
-    server: GatedServer
+    method: str
+    path: str
+    query: str
+    headers: Headers
+    body: Body
 
-    def respond(self, body: Body) -> None:
-        """Answer a request that has passed the gate; may raise Refused before the answer begins."""
-        raise NotImplementedError
-
-    def refusal(self, refused: Refused) -> tuple[str, bytes]:
-        """Content type and body of a refusal, in the server's own dialect."""
-        raise NotImplementedError
-
-    def needs_token(self) -> bool:
-        """Whether this request must carry the cloud's token."""
-        return True
-
-    def _serve(self) -> None:
-        body: Body | None = None
-        try:
-            body = Body(self.rfile, self._body_length())  # type: ignore[arg-type]
-            self._check()
-            self.respond(body)
-        except Refused as refused:
-            self._refuse(refused, body)
-        except ConnectionCut:
-            self._reset()
-        except OSError:  # the client has gone away, or was silent for too long
-            self.close_connection = True
-        except Exception:
-            # A mistake of ours must not look to a client like a network that broke: it would try again.
-            LOG.exception("%s failed", type(self).__name__)
-            self.close_connection = True
-            self._refuse(Refused("INTERNAL", "Internal error encountered.", "backendError"), body)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve
-
-    def _body_length(self) -> int | None:
-        lengths = self.headers.get_all("Content-Length", [])
-        return body_length(lengths, self.headers.get_all("Transfer-Encoding", []))
-
-    def _check(self) -> None:
-        """Raises Refused when the request is not to be answered, whatever it asks."""
-        if not self.path.startswith("/"):
-            raise Refused("INVALID_ARGUMENT", "The request target is not a path.")
-        refuse_browsers(self.headers.items())
-        refuse_foreign_hosts(self.server.service_name, self.headers.get_all("Host", []))
-        if self.command == "OPTIONS":
-            raise Refused("PERMISSION_DENIED", "The local cloud answers no OPTIONS request.")
-        if self.needs_token():
-            self.server.tokens.check(self.headers.get_all("Authorization", []))
-
-    def _refuse(self, refused: Refused, body: Body | None) -> None:
-        if body is None or isinstance(refused, BrokenBody):
-            self.close_connection = True
-        else:
-            self._drain(body)
-        kind, content = self.refusal(refused)
-        try:
-            self.send_response(HTTP_STATUS[refused.code])
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            if refused.code == "UNAUTHENTICATED":
-                self.send_header("WWW-Authenticate", _REALM)
-            if self.close_connection:
-                self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(content if self.command != "HEAD" else b"")
-            self.wfile.flush()
-        except OSError:
-            self.close_connection = True
-
-    def _drain(self, body: Body) -> None:
-        """Read on to the next request, so that the sender of a large body gets to read the answer."""
-        try:
-            whole = body.drain(_DRAIN_BYTES)
-        except (Refused, ConnectionCut, OSError):
-            whole = False
-        if not whole:
-            self.close_connection = True
-
-    def _reset(self) -> None:
-        """End the connection as a broken network does: with a reset, not a goodbye."""
-        self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Closing without shutdown: a shutdown would send a polite end first.
-        self.connection.close()
-
-    def log_message(self, *_: object) -> None:
-        """Silent: a request is no event of the cloud's log, and its path may hold a session's secret."""
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Incoming:
+        path, query = scope["raw_path"].decode("ascii"), scope["query_string"].decode("ascii")
+        return cls(scope["method"], path, query, Headers(scope=scope), Body(receive))
 
 
-class GatedServer(ThreadingHTTPServer):
-    """Serves on a loopback port from ``start()`` to ``stop()``; ``port`` 0 takes a free one."""
+class GatedServer:
+    """Serves on a loopback port from ``start()`` to ``stop()``; ``port`` 0 takes a free one.
 
-    daemon_threads = True
-    request_queue_size = 128
+    A server's own class says how it answers (``respond``) and refuses (``refusal``). With ``tls`` its port
+    takes plain HTTP and TLS. Raises OSError when the port is taken.
+    """
 
-    def __init__(self, service_name: str, tokens: Tokens, handler: type[GatedHandler], port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), handler)
+    def __init__(
+        self, service_name: str, tokens: Tokens, port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.service_name = service_name
         self.tokens = tokens
-        self.port: int = self.server_address[1]
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = CapacityLimiter(_MOST_THREADS)
+        self._server = Server(_config(self._serve), tls)
         self._thread = threading.Thread(
-            target=self.serve_forever, args=(_POLL,), name=f"{service_name}-{self.port}", daemon=True
+            target=self._server.run, args=([self._listener],), name=f"{service_name}-{self.port}", daemon=True
         )
 
     @property
@@ -136,12 +74,103 @@ class GatedServer(ThreadingHTTPServer):
 
     def start(self) -> None:
         self._thread.start()
+        self._server.ready.wait()
 
     def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
+        """Connections end; a request under way has a second to end before them."""
+        if self._thread.is_alive():
+            self._server.stop()
+            self._thread.join()
+        self._listener.close()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that ended badly is its client's affair; what is ours has been logged before."""
-        LOG.debug("a connection ended badly", exc_info=True)
+    def respond(self, request: Incoming) -> Response:
+        """Answer a request that has passed the gate; may raise Refused."""
+        raise NotImplementedError
+
+    def refusal(self, request: Incoming, refused: Refused) -> tuple[str, bytes]:
+        """Content type and body of a refusal, in the server's own dialect."""
+        raise NotImplementedError
+
+    def needs_token(self, request: Incoming) -> bool:
+        """Whether this request must carry the cloud's token."""
+        return True
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        request = Incoming.of(scope, receive)
+        try:
+            response = await to_thread.run_sync(
+                self._answer, request, abandon_on_cancel=True, limiter=self._threads
+            )
+            await response(scope, receive, send)
+        except ConnectionCut:
+            await reset(scope, receive)
+        except ClientDisconnect:
+            pass
+        except Exception:  # an answer that cannot be sent; uvicorn closes the connection
+            LOG.exception("%s failed", type(self).__name__)
+            raise
+
+    def _answer(self, request: Incoming) -> Response:
+        try:
+            response = self._checked_response(request)
+        except BrokenBody as broken:
+            return self._refused(request, broken, close=True)
+        except Refused as refused:
+            response = self._refused(request, refused)
+        if not request.body.drain(_DRAIN_BYTES):
+            response.headers["connection"] = "close"
+        return response
+
+    def _checked_response(self, request: Incoming) -> Response:
+        try:
+            self._check(request)
+            return self.respond(request)
+        except (Refused, ConnectionCut, ClientDisconnect):
+            raise
+        except Exception:
+            # A mistake of ours must not look to a client like a network that broke: it would try again.
+            LOG.exception("%s failed", type(self).__name__)
+            internal = Refused("INTERNAL", "Internal error encountered.", "backendError")
+            return self._refused(request, internal, close=True)
+
+    def _check(self, request: Incoming) -> None:
+        """Raises Refused when the request is not to be answered, whatever it asks."""
+        refuse_two_lengths(request.headers)
+        if not request.path.startswith("/"):
+            raise Refused("INVALID_ARGUMENT", "The request target is not a path.")
+        refuse_browsers(request.headers.items())
+        refuse_foreign_hosts(self.service_name, request.headers.getlist("Host"))
+        if request.method == "OPTIONS":
+            raise Refused("PERMISSION_DENIED", "The local cloud answers no OPTIONS request.")
+        if self.needs_token(request):
+            self.tokens.check(request.headers.getlist("Authorization"))
+
+    def _refused(self, request: Incoming, refused: Refused, close: bool = False) -> Response:
+        kind, content = self.refusal(request, refused)
+        response = Response(content, HTTP_STATUS[refused.code], media_type=kind)
+        if refused.code == "UNAUTHENTICATED":
+            response.headers["www-authenticate"] = _REALM
+        if close:
+            response.headers["connection"] = "close"
+        return response
+
+
+def _config(app: object) -> uvicorn.Config:
+    """No log: a request is no event of the cloud's log, and its path may hold a session's secret."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http=Connection,
+        interface="asgi3",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(SILENCE),
+        timeout_graceful_shutdown=_STOP_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )

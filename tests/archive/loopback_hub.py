@@ -21,13 +21,15 @@ TAG = "v1"
 class Hub:
     """One repository. ``cut_after`` breaks a file's downloads after so many bytes, ``cuts_left`` times.
 
-    ``then_refuse`` answers 404 to downloads of such files once no cuts are left.
+    ``then_refuse`` answers 404 to downloads of such files once no cuts are left. ``ignores_ranges`` sends
+    the whole file to whoever asks for a part, as a content network may.
     """
 
     folder: Path
     cut_after: dict[str, int] = field(default_factory=dict)
     cuts_left: int = 0
     then_refuse: bool = False
+    ignores_ranges: bool = False
     downloads: list[tuple[str, str | None]] = field(default_factory=list)
     revisions: list[str] = field(default_factory=list)
     url: str = ""
@@ -93,7 +95,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def _file(self, name: str, send_body: bool) -> None:
         content = (self.hub.folder / name).read_bytes()
-        asked = self.headers.get("Range")
+        asked = None if self.hub.ignores_ranges else self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
         if send_body:
             self.hub.downloads.append((name, asked))

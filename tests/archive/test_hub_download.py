@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import zipfile
@@ -15,12 +16,14 @@ from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 from loopback_hub import COMMIT, REPOSITORY, TAG, Hub, loopback_hub
 from safetensors.torch import save_file
 
+import pipeline.archive.hub
 from pipeline.archive.build import BuildConfig, build
 from pipeline.progress import Silent
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 HALF = "unet/diffusion_pytorch_model.fp16.safetensors"
-
+# https://huggingface.co/docs/huggingface_hub/package_reference/overview
+PUBLIC = {"huggingface_hub", *(f"huggingface_hub.{name}" for name in ("utils", "errors", "constants"))}
 
 BIG_BYTES = 5 * DOWNLOAD_CHUNK_SIZE // 2
 
@@ -97,6 +100,28 @@ def test_a_download_given_up_is_resumed_by_the_next_run(hub: Hub, big_file: str,
     assert build_from_hub(hub, tmp_path).returncode == 0
     assert (big_file, f"bytes={DOWNLOAD_CHUNK_SIZE}-") in hub.downloads
     assert "model_index.json" not in [name for name, _ in hub.downloads]
+
+
+def test_a_hub_that_takes_no_ranges_sends_the_whole_again(hub: Hub, big_file: str, tmp_path: Path) -> None:
+    hub.cut_after, hub.cuts_left, hub.ignores_ranges = {big_file: DOWNLOAD_CHUNK_SIZE}, 1, True
+    done = build_from_hub(hub, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [asked for name, asked in hub.downloads if name == big_file] == [None, None]
+    with zipfile.ZipFile(tmp_path / "model.mar") as archive:
+        assert archive.read(f"model/{UNET}") == (hub.folder / big_file).read_bytes()
+
+
+def test_the_hub_library_is_used_by_its_public_names_alone() -> None:
+    tree = ast.parse(Path(pipeline.archive.hub.__file__).read_text(encoding="utf-8"))
+    found = [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("huggingface_hub")
+        for alias in node.names
+    ]
+    private = [(module, name) for module, name in found if module not in PUBLIC or name.startswith("_")]
+    assert found
+    assert not private
 
 
 def test_a_revision_is_pinned(hub: Hub, tmp_path: Path) -> None:

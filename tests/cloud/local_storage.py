@@ -57,7 +57,7 @@ class LocalStorage:
         self.store.close()
 
     def restart(self) -> None:
-        port = self.server.server_port
+        port = self.server.port
         self.stop()
         self.start(port)
 

@@ -63,10 +63,8 @@ def test_malformed_http(cloud: Standing, service: str, content: bytes) -> None:
         ("Transfer-Encoding: chunked\r\n", b"\r\n\r\n"),
         ("Transfer-Encoding: chunked\r\n", b"1\r\nxxxx\r\n0\r\n\r\n"),
         ("Transfer-Encoding: chunked\r\n", b"f" * 5000 + b"\r\nx"),
-        ("Transfer-Encoding: chunked\r\n", b"1;" + b"e" * 5000 + b"\r\nx\r\n0\r\n\r\n"),
-        ("Transfer-Encoding: chunked\r\n", b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n"),
     ],
-    ids=range(14),
+    ids=range(12),
 )
 def test_bodies_that_do_not_say_where_they_end(
     cloud: Standing, service: str, headers: str, body: bytes

@@ -31,8 +31,6 @@ class Elastic:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._limits: dict[Hashable, int] = {}
-        self.shortages = 0
-        """Out-of-memory errors met so far."""
 
     def run(
         self,
@@ -54,8 +52,7 @@ class Elastic:
                 results += call(batch)
                 continue
             except torch.cuda.OutOfMemoryError:
-                # Nothing of the failed call may stay alive while memory is given back, so this goes on below.
-                self.shortages += 1
+                pass  # nothing of the failed call may stay alive while memory is given back: go on below
             except RuntimeError:
                 logger.exception("a call of %d failed", len(batch))
                 if len(batch) == 1:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pipeline.cloud.body import Body
 from pipeline.cloud.gate import refuse_other_than_json
+from pipeline.cloud.http_server import Incoming
 from pipeline.cloud.json_body import read_object
 from pipeline.cloud.storage.draft import Checksums
 from pipeline.cloud.storage.errors import invalid
@@ -30,13 +31,12 @@ class Request:
     multiple: dict[str, list[str]] = field(default_factory=dict)  # every value of each parameter
 
     @classmethod
-    def parse(cls, method: str, target: str, headers: Mapping[str, str], body: Body) -> Request:
-        parts = urlsplit(target)
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    def of(cls, incoming: Incoming) -> Request:
+        pairs = parse_qsl(incoming.query, keep_blank_values=True)
         multiple: dict[str, list[str]] = {}
         for key, value in pairs:
             multiple.setdefault(key, []).append(value)
-        return cls(method, parts.path, dict(pairs), headers, body, multiple)
+        return cls(incoming.method, incoming.path, dict(pairs), incoming.headers, incoming.body, multiple)
 
     @property
     def base_url(self) -> str:

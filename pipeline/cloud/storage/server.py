@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 from urllib.parse import parse_qs, unquote
 
-from pipeline.cloud.body import Body
+from starlette.responses import Response as HttpResponse
+from starlette.responses import StreamingResponse
+
+from pipeline.cloud.body import BLOCK
 from pipeline.cloud.faults import FaultBook
 from pipeline.cloud.gate import Refused
-from pipeline.cloud.http_server import HTTP_STATUS, GatedHandler, GatedServer
+from pipeline.cloud.http_server import HTTP_STATUS, GatedServer, Incoming
 from pipeline.cloud.storage import json_api, upload_api, xml_api
 from pipeline.cloud.storage.errors import StorageError
 from pipeline.cloud.storage.exchange import Request, Response, json_response
@@ -49,7 +53,6 @@ COMPILED = [(method, re.compile(pattern), function) for method, pattern, functio
 JSON_PATH = re.compile(r"(/upload|/download|/batch)?/storage/v1(/|$)")
 SESSION_PATH = re.compile(f"/upload{BUCKET}/o")
 CUSTOMER_KEY = "x-goog-encryption-key"
-DRAIN_BYTES = 1 << 30  # read and forgotten of an upload that is refused, so that the refusal arrives
 # What the JSON API calls the reasons of a refusal at the gate; and the XML API its codes.
 REASONS = {
     "CREDENTIALS_MISSING": "required",
@@ -109,33 +112,32 @@ def _answer_xml(service: Service, request: Request) -> Response:
         return xml_api.xml_error(error)
 
 
-class Handler(GatedHandler):
-    """One connection: HTTP/1.1 with keep-alive, bodies read and sent in blocks."""
+class StorageServer(GatedServer):
+    """Serves an ObjectStore on a loopback port; ``port`` 0 takes a free one. Close it with ``stop``."""
 
-    server_version = "marquee-storage"
-    rbufsize = 1 << 18
-    wbufsize = 1 << 16
-    server: StorageServer
+    def __init__(self, store: ObjectStore, faults: FaultBook, tokens: Tokens, port: int = 0) -> None:
+        super().__init__("storage", tokens, port)
+        self.service = Service(store, ResumableUploads(store), PartUploads(store), faults)
+        self.start()
 
-    def needs_token(self) -> bool:
+    def stop(self) -> None:
+        super().stop()
+        self.service.resumable.close()
+
+    def needs_token(self, request: Incoming) -> bool:
         """The URI of a resumable session is a secret of its own, as at Google: it is enough to go on with it.
 
         https://cloud.google.com/storage/docs/resumable-uploads#session-uris
         """
-        path, _, query = self.path.partition("?")
-        session = self.command in ("PUT", "DELETE") and SESSION_PATH.fullmatch(path)
-        return not (session and "upload_id" in parse_qs(query))
+        session = request.method in ("PUT", "DELETE") and SESSION_PATH.fullmatch(request.path)
+        return not (session and "upload_id" in parse_qs(request.query))
 
-    def respond(self, body: Body) -> None:
-        request = Request.parse(self.command, self.path, self.headers, body)  # type: ignore[arg-type]
-        response = answer(self.server.service, request)
-        if not body.drain(DRAIN_BYTES):
-            self.close_connection = True
-        self._send(response)
+    def respond(self, request: Incoming) -> HttpResponse:
+        return _http_response(answer(self.service, Request.of(request)))
 
-    def refusal(self, refused: Refused) -> tuple[str, bytes]:
+    def refusal(self, request: Incoming, refused: Refused) -> tuple[str, bytes]:
         status = HTTP_STATUS[refused.code]
-        if not JSON_PATH.match(self.path):
+        if not JSON_PATH.match(request.path):
             code = XML_CODES[refused.code]
             response = xml_api.xml_error(StorageError(status, code, refused.message))
         else:
@@ -144,36 +146,18 @@ class Handler(GatedHandler):
         assert isinstance(response.body, bytes)
         return response.headers["Content-Type"], response.body
 
-    def _send(self, response: Response) -> None:
-        body = response.body
-        length = len(body) if isinstance(body, bytes) else response.length
-        self.send_response(response.status)
-        headers = {"Content-Length": str(length), **response.headers}
-        if response.status in (204, 304):
-            del headers["Content-Length"]
-        if self.close_connection:
-            headers["Connection"] = "close"
-        for key, value in headers.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if isinstance(body, bytes):
-            self.wfile.write(body if self.command != "HEAD" else b"")
-            self.wfile.flush()
-            return
-        self.wfile.flush()
-        with body:
-            if length:
-                self.connection.sendfile(body, response.start, length)
+
+def _http_response(response: Response) -> HttpResponse:
+    body = response.body
+    if isinstance(body, bytes):
+        return HttpResponse(body, response.status, response.headers)
+    headers = {"Content-Length": str(response.length), **response.headers}
+    return StreamingResponse(_part_of(body, response.start, response.length), response.status, headers)
 
 
-class StorageServer(GatedServer):
-    """Serves an ObjectStore on a loopback port; ``port`` 0 takes a free one. Close it with ``stop``."""
-
-    def __init__(self, store: ObjectStore, faults: FaultBook, tokens: Tokens, port: int = 0) -> None:
-        super().__init__("storage", tokens, Handler, port)
-        self.service = Service(store, ResumableUploads(store), PartUploads(store), faults)
-        self.start()
-
-    def stop(self) -> None:
-        super().stop()
-        self.service.resumable.close()
+def _part_of(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while length and (block := file.read(min(BLOCK, length))):
+            length -= len(block)
+            yield block
