@@ -1,7 +1,7 @@
 """SageMaker's route: the public sample's flat body, or our own {"instances": [...]}, at POST /invocations.
 
 The sample: prompt, guidance_scale, num_inference_steps, height, width, results, and img, mask, strength. A
-body with "instances" is our own contract's. ``Accept: image/png`` (jpeg, webp) asks for the bytes of one picture.
+body with "instances" is our own contract's. ``Accept: image/png`` (jpeg, webp) asks for one picture's bytes.
 """
 
 from __future__ import annotations
