@@ -1,4 +1,4 @@
-"""A drawer without a model, behind the real application on a real socket: a picture is one colour of its seed.
+"""A drawer without a model, behind the real application: a picture is one colour, made of its seed.
 
 It draws a picture in ten steps of ``step_seconds`` each, and counts the steps that it has drawn.
 """
