@@ -25,7 +25,7 @@ pip() {
 torch=$(sed -n 's/^ *\(torch==.*\)$/\1/p' setup.cfg)
 echo "make env: installing $torch and about a hundred packages into $venv (minutes the first time)"
 pip install -c constraints.txt "$torch"
-pip install -c constraints.txt -e '.[dev]'
+pip install -c constraints.txt -e '.[dev,server]'
 
 # What the prebuilt container's archive brings (25 MB): with it at hand deploy and the tests need no network.
 "$venv/bin/python" - <<'FETCH' || echo "make env: the first marquee deploy tries again" >&2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import panels
+from pipeline.cli.serve_http import serve_http
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ TO_FILE = (
     "import base64, json; "
     'open("picture.jpg", "wb").write(base64.b64decode(json.load(open(0))["predictions"][0]))'
 )
+DOORS = ("torchserve", "http")
 
 
 def register(app: typer.Typer) -> None:
@@ -48,13 +50,21 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="How long running requests may take at the end.")
     ] = 120,
+    door: Annotated[
+        str, typer.Option(help="torchserve, or http: no TorchServe and no Java, for many kinds of clients.")
+    ] = "torchserve",
 ) -> None:
-    """Serve an archive with TorchServe until Ctrl-C or SIGTERM; running requests finish first."""
+    """Serve an archive until Ctrl-C or SIGTERM; running requests finish first."""
     from pipeline.archive.build import DEFAULT_ARCHIVE, repository_root
     from pipeline.serving.settings import ServeOptions
 
     options = ServeOptions(port=port, management_port=management_port, bind_address=bind, threads=threads)
-    _serve(mar or repository_root() / DEFAULT_ARCHIVE, options, drain_seconds)
+    if door not in DOORS:
+        raise MarqueeError(f"--door {door}: there are {' and '.join(DOORS)}")
+    if door == "http" and management_port:
+        raise MarqueeError("--management-port is TorchServe's; the HTTP door has none", "leave it out")
+    start = _serve if door == "torchserve" else serve_http
+    start(mar or repository_root() / DEFAULT_ARCHIVE, options, drain_seconds)
 
 
 def _serve(mar: Path, options: ServeOptions, drain_seconds: float) -> None:

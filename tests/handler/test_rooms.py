@@ -20,12 +20,26 @@ MAY_IMPORT = {
     "contract": ("handler", "contract"),
     "model": ("contract", "model"),
     "engine": ("contract", "model", "engine"),
-    "doors": ("contract", "doors", "model.libraries"),
+    "doors": ("handler", "contract", "doors", "model.libraries", "model.vendored"),
 }
 """By room, the beginnings of the modules it may import; files beside the rooms are the room ""."""
 
-LOADS_THE_ENGINE = {"doors.torchserve.door": {"engine.opening"}}
+IN_FUNCTIONS = {
+    "doors.torchserve.door": {"engine.opening"},
+    "doors.http.engine_here": {"engine.opening"},
+    "doors.http.__main__": {
+        "contract.settings",
+        "doors.http.application",
+        "doors.http.desk",
+        "doors.http.engine_here",
+        "doors.http.guards",
+        "doors.http.serve",
+    },
+}
 """Imports inside a function, which wait until the libraries may be imported."""
+
+SERVER = {"fastapi", "fastapi_offline", "starlette", "uvicorn", "multipart", "python_multipart"}
+"""What the extra [server] brings: containers without it have TorchServe's door."""
 
 
 def name_of(path: Path) -> str:
@@ -88,9 +102,19 @@ def test_a_room_imports_only_the_rooms_below_it() -> None:
         name = name_of(path)
         room = name.partition(".")[0] if "." in name else ""
         inside = {own(module) for module in in_functions(path) if module.startswith("handler")}
-        assert inside == LOADS_THE_ENGINE.get(name, set()), name
+        assert inside == IN_FUNCTIONS.get(name, set()), name
         modules = {own(module) for module in at_top(path) if module.startswith("handler")}
         assert [module for module in modules if not module.startswith(MAY_IMPORT[room])] == [], name
+
+
+def test_only_the_http_door_imports_a_web_framework() -> None:
+    using = {
+        name_of(path)
+        for path in FILES
+        if {module.partition(".")[0] for module in (*at_top(path), *in_functions(path))} & SERVER
+    }
+    assert using
+    assert {name for name in using if not name.startswith("doors.http.")} == set()
 
 
 def test_torch_is_imported_at_the_top_of_the_files_of_engine_and_model_and_nowhere_else() -> None:
