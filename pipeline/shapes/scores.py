@@ -62,4 +62,5 @@ def score(asked: Sequence[Asked], pictures: Sequence[Image]) -> Scores:
         return right.count(True) / len(right)
 
     wrong = [(one, seen) for one, seen in pairs if not seen.matches(one.caption)]
-    return Scores(share("foreground"), share("background"), share("shape"), 1 - len(wrong) / len(pairs), wrong)
+    right = 1 - len(wrong) / len(pairs)
+    return Scores(share("foreground"), share("background"), share("shape"), right, wrong)

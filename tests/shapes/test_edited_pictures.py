@@ -1,4 +1,4 @@
-"""Image to image and inpainting with the embedded model, as diffusers' own pipelines do them."""
+"""Image to image with the embedded model, as diffusers' own pipeline does it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from pipeline.shapes.drawing import draw
-from pipeline.shapes.edits import judge_change, judge_painting
+from pipeline.shapes.edits import judge_change
 from pipeline.shapes.palette import COLOURS, Caption
 
 MODEL = Path(__file__).parents[2] / "model_artifacts/shapes"
@@ -41,7 +41,7 @@ def generators() -> list[torch.Generator]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guidance", [1.5, 7.5])
+@pytest.mark.parametrize("guidance", [1.5, 3.0])
 def test_a_square_gets_another_colour_and_keeps_its_shape(guidance: float) -> None:
     before = [Image.fromarray(draw(Caption(front, "square", back))) for front, back in PAIRS]
     names = list(COLOURS)
@@ -58,26 +58,4 @@ def test_a_square_gets_another_colour_and_keeps_its_shape(guidance: float) -> No
         generator=generators(),
     ).images
     seen = [judge_change(old, new, want) for old, new, want in zip(before, after, asked, strict=True)]
-    assert sum(one.right for one in seen) >= LEAST_RIGHT, seen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("guidance", [1.5, 7.5])
-def test_a_star_is_painted_into_the_right_half_only(guidance: float) -> None:
-    asked = [Caption(front, "star", back) for front, back in PAIRS]
-    before = [Image.new("RGB", (64, 64), COLOURS[caption.background]) for caption in asked]
-    mask = Image.new("L", (64, 64))
-    mask.paste(255, (32, 0, 64, 64))
-    after = pipeline("StableDiffusionInpaintPipeline")(
-        [str(caption) for caption in asked],
-        image=before,
-        mask_image=[mask] * len(before),
-        height=64,
-        width=64,
-        strength=1.0,
-        num_inference_steps=STEPS,
-        guidance_scale=guidance,
-        generator=generators(),
-    ).images
-    seen = [judge_painting(old, new, mask, want) for old, new, want in zip(before, after, asked, strict=True)]
     assert sum(one.right for one in seen) >= LEAST_RIGHT, seen
