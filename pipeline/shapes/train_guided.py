@@ -102,7 +102,8 @@ def _guesses(model: Denoiser, batch: _Batch, tokens: torch.Tensor) -> torch.Tens
     import torch
 
     different, rows = torch.cat(batch.prompts).unique(return_inverse=True)
-    text = model.text_encoder(tokens[different]).last_hidden_state[rows]
+    # Not [rows]: its gradient adds up in an order that changes from run to run with more than one thread.
+    text = model.text_encoder(tokens[different]).last_hidden_state.index_select(0, rows)
     guesses: torch.Tensor = model.unet(
         torch.cat(batch.noisy), torch.cat(batch.times), encoder_hidden_states=text
     ).sample

@@ -124,9 +124,9 @@ def test_the_codes_are_learned() -> None:
     torch.manual_seed(0)
     vae, losses = networks.make_autoencoder(), []
     start_quiet(vae)
-    plan = Schedule(steps=24, fall=1, batch=4, rate=3e-3, warm_up=1)
+    plan = Schedule(steps=40, fall=1, batch=8, rate=3e-3, warm_up=1)
     teach_codes(vae, plan, lambda step, loss: losses.append(loss))
-    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("half", HALVES)
@@ -138,7 +138,7 @@ def test_small_shapes_lie_whole_in_their_half(half: str) -> None:
     for shape in SHAPES:
         for _ in range(20):
             mask = draw_mask(shape, placement_in(half, random))  # type: ignore[arg-type]
-            assert mask[window].sum() == mask.sum() > 150
+            assert mask[window].sum() == pytest.approx(mask.sum())
 
 
 def test_small_shapes_lie_whole_in_the_picture() -> None:
