@@ -27,8 +27,8 @@ test: $(STAMP)  ## every test, in two processes (TESTS=tests/handler for a part,
 
 soak: $(STAMP)  ## the long tests, and the random tests at full length (docs/soak.md)
 	$(VENV)/bin/python -m pytest --timeout 7200 --soak --interleavings 1000 --fuzzed 3000 -rP \
-	    -k "random_interleavings or hostile_requests_harm_nobody or ten_random_moments or test_compiled_archive" \
-	    tests/engine tests/serving tests/deploy
+	    -k "random_interleavings or hostile_requests_harm_nobody or ten_random_moments or test_compiled_archive or every_caption" \
+	    tests/shapes tests/engine tests/serving tests/deploy
 
 lint: $(STAMP)  ## ruff, formatting and mypy strict
 	$(VENV)/bin/ruff check .

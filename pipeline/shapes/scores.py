@@ -26,11 +26,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares of right answers, 0 to 1; ``wrong`` lists each picture with a mistake."""
+    """Shares of right answers, 0 to 1, and of pictures without a mistake; ``wrong`` lists the others."""
 
     foreground: float
     background: float
     shape: float
+    right: float
     wrong: list[tuple[Asked, Verdict]]
 
 
@@ -61,4 +62,5 @@ def score(asked: Sequence[Asked], pictures: Sequence[Image]) -> Scores:
         return right.count(True) / len(right)
 
     wrong = [(one, seen) for one, seen in pairs if not seen.matches(one.caption)]
-    return Scores(share("foreground"), share("background"), share("shape"), wrong)
+    right = 1 - len(wrong) / len(pairs)
+    return Scores(share("foreground"), share("background"), share("shape"), right, wrong)

@@ -54,7 +54,7 @@ def cache_latents(vae: networks.Autoencoder, pictures: Pictures, tokenizer: CLIP
     return LatentSet(torch.cat(means) * vae.config.scaling_factor, pictures.captions, tokens)
 
 
-def _timesteps(count: int) -> torch.Tensor:
+def spread_timesteps(count: int) -> torch.Tensor:
     """Spread evenly over a batch; half of them towards the noisy end, where the prompt decides."""
     import torch
 
@@ -69,7 +69,7 @@ def denoising_loss(
     """The mean square error of one batch's guessed noise; ``signal`` is the scheduler's alphas_cumprod."""
     import torch
 
-    clean, noise, steps = data.latents[batch], torch.randn(len(batch), 4, 8, 8), _timesteps(len(batch))
+    clean, noise, steps = data.latents[batch], torch.randn(len(batch), 4, 8, 8), spread_timesteps(len(batch))
     kept = signal[steps].view(-1, 1, 1, 1)
     noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     rows = torch.where(torch.rand(len(batch)) < EMPTY_PROMPTS, 0, data.captions[batch] + 1)
@@ -78,7 +78,8 @@ def denoising_loss(
     return (guess - noise).square().mean()
 
 
-def _move_average(average: Denoiser, model: Denoiser, step: int) -> None:
+def move_average(average: Denoiser, model: Denoiser, step: int) -> None:
+    """Move the averaged weights towards ``model``; the first steps count more."""
     import torch
 
     weight = 1 - min(_AVERAGE, (1 + step) / (10 + step))
@@ -104,6 +105,6 @@ def train_denoiser(
         optimizer.step()
         pacer.step()
         optimizer.zero_grad()
-        _move_average(average, model, step)
+        move_average(average, model, step)
         report(step, loss.item(), average)
     return average

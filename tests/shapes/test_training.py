@@ -4,31 +4,76 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from pipeline.shapes import networks
+from pipeline.shapes.colour_codes import CODES, teach_codes
+from pipeline.shapes.drawing import draw_mask
+from pipeline.shapes.guided_runs import ABREAST, GuidedRun
+from pipeline.shapes.palette import COLOURS, SHAPES
+from pipeline.shapes.placed_latents import PlacedLatents
+from pipeline.shapes.placements import HALVES, Places, placement_in, small_placement
 from pipeline.shapes.schedule import Schedule
 from pipeline.shapes.train import Plan, train
 from pipeline.shapes.train_autoencoder import start_quiet, train_autoencoder
 from pipeline.shapes.train_denoiser import Denoiser, LatentSet, train_denoiser
+from pipeline.shapes.train_guided import train_guided
 from pipeline.shapes.training_set import Pictures, batches, draw_pictures
 from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
 
+MODEL = Path(__file__).parents[2] / "model_artifacts/shapes"
 FEW = Schedule(steps=2, fall=1, batch=2, rate=1e-3, warm_up=1)
 
 
-def test_a_short_run_writes_a_folder_that_draws(tmp_path: Path) -> None:
-    plan = Plan(autoencoder=FEW, denoiser=FEW, pictures=1, latents=1)
-    train(plan, tmp_path / "model", tmp_path / "work")
+PLAN = Plan(FEW, FEW, FEW, FEW, pictures=1, latents=1, places=Places(1, 0, 1))
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_a_short_run_writes_a_folder_that_draws_and_goes_on(tmp_path: Path) -> None:
+    train(PLAN, tmp_path / "model", tmp_path / "work")
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle", num_inference_steps=2).images[0].size == (64, 64)
 
-    first = (tmp_path / "model/unet/diffusion_pytorch_model.safetensors").read_bytes()
-    train(plan, tmp_path / "again", tmp_path / "work")  # every stage is there already
-    assert (tmp_path / "again/unet/diffusion_pytorch_model.safetensors").read_bytes() == first
+    first = (tmp_path / "model" / UNET).read_bytes()
+    train(PLAN, tmp_path / "again", tmp_path / "work")  # every stage is there already
+    assert (tmp_path / "again" / UNET).read_bytes() == first
+
+
+def test_training_from_a_folder_goes_on_with_its_weights(tmp_path: Path) -> None:
+    train(PLAN, tmp_path / "model", tmp_path / "work", start=MODEL)
+    for path in (UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        before, after = (load_file(folder / path) for folder in (MODEL, tmp_path / "model"))
+        changes = [(after[name] - before[name]).abs().max() for name in before]
+        assert 0 < max(changes) < 0.05
+
+
+def test_guided_training_gives_the_same_weights_twice(tmp_path: Path) -> None:
+    trained = [guided_weights(tmp_path) for _ in range(2)]
+    assert all(torch.equal(one, two) for one, two in zip(*trained, strict=True))
+
+
+def guided_weights(folder: Path) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    write_vocabulary(folder)
+    model = Denoiser(networks.make_denoiser(), networks.make_text_encoder(load_tokenizer(folder)))
+    tokens = torch.randint(0, 500, (225, 16))
+    plan = Schedule(steps=3, fall=1, batch=4, rate=1e-3, warm_up=1)
+    losses: list[float] = []
+    data = random_latents(Places(middle=2, small=1, half=1))
+    average = train_guided(
+        model, data, tokens, plan, np.random.default_rng(0), lambda step, loss: losses.append(loss)
+    )
+    assert len(losses) == 3
+    return average.parameters()
+
+
+def random_latents(places: Places) -> PlacedLatents:
+    return PlacedLatents(torch.randn(224, len(places), 4, 8, 8), torch.randn(8, 4, 8, 8), places)
 
 
 def test_the_autoencoder_learns() -> None:
@@ -66,3 +111,67 @@ def test_batches_see_everything_once_before_anything_twice() -> None:
 @pytest.mark.parametrize(("step", "factor"), [(0, 0.1), (9, 1.0), (50, 1.0), (90, 0.5), (100, 0.01)])
 def test_the_rate_warms_up_holds_and_falls(step: int, factor: float) -> None:
     assert Schedule(steps=100, fall=20, batch=1, rate=1.0, warm_up=10).factor(step) == pytest.approx(factor)
+
+
+def test_every_colour_has_its_own_code_and_their_mean_is_zero() -> None:
+    codes = torch.tensor([CODES[name] for name in COLOURS])
+    assert len({tuple(code) for code in codes.tolist()}) == len(COLOURS)
+    assert codes.sum(0).tolist() == [0, 0, 0, 0]
+    assert set(codes.prod(1).tolist()) == {1}
+
+
+def test_the_codes_are_learned() -> None:
+    torch.manual_seed(0)
+    vae, losses = networks.make_autoencoder(), []
+    start_quiet(vae)
+    plan = Schedule(steps=40, fall=1, batch=8, rate=3e-3, warm_up=1)
+    teach_codes(vae, plan, lambda step, loss: losses.append(loss))
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_small_shapes_lie_whole_in_their_half(half: str) -> None:
+    random = np.random.default_rng(0)
+    window = {
+        "right": np.s_[:, 32:], "left": np.s_[:, :32], "lower": np.s_[32:], "upper": np.s_[:32]
+    }[half]  # fmt: skip
+    for shape in SHAPES:
+        for _ in range(20):
+            mask = draw_mask(shape, placement_in(half, random))  # type: ignore[arg-type]
+            assert mask[window].sum() == pytest.approx(mask.sum())
+
+
+def test_small_shapes_lie_whole_in_the_picture() -> None:
+    random = np.random.default_rng(0)
+    masks = [draw_mask(shape, small_placement(random)) for shape in SHAPES for _ in range(20)]
+    for mask in masks:
+        assert max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) == 0
+
+
+def test_places_are_numbered_as_they_are_drawn() -> None:
+    places = Places(middle=3, small=2, half=2)
+    drawn = places.draw(np.random.default_rng(0))
+    assert len(drawn) == len(places) == 13
+    assert all(place.x > 43 for place in (drawn[number] for number in places.within("right")))
+    assert all(place.y < 21 for place in (drawn[number] for number in places.within("upper")))
+
+
+def test_guided_runs_reach_the_aim_that_perfect_guesses_lead_to() -> None:
+    """Every kind of run and every scheduler; the runs begin anew at their end."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    places = Places(middle=2, small=1, half=1)
+    data = random_latents(places)
+    runs = [GuidedRun(data, random) for _ in range(12)]
+    ends = 0
+    for _ in range(70):
+        for run in runs:
+            seen, time, kept = run.look()
+            assert seen.shape == (ABREAST, 4, 8, 8)
+            assert 0 <= time < 1000
+            clean = run.aim((seen - (1 - kept) ** 0.5 * seen) / kept**0.5, kept)
+            if time < 40 and kept > 0.98:
+                ends += 1
+                assert (seen / kept**0.5 - clean).square().mean() < 0.5
+            run.advance((seen - kept**0.5 * clean) / (1 - kept) ** 0.5)
+    assert ends > 20
