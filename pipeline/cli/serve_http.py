@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from pipeline.serving.settings import ServeOptions
 
 
+DOORS = ("torchserve", "http")
+
+
+def check_door(door: str, management_port: int) -> None:
+    """Raises MarqueeError where there is no such door, or it has no management port."""
+    if door not in DOORS:
+        raise MarqueeError(f"--door {door}: there are {' and '.join(DOORS)}")
+    if door == "http" and management_port:
+        raise MarqueeError("--management-port is TorchServe's; the HTTP door has none", "leave it out")
+
+
 def serve_http(mar: Path, options: ServeOptions, drain_seconds: float) -> None:
     """Serve until a signal, then let running requests take ``drain_seconds``; prints as it goes."""
     from pipeline.serving.http_door import start_http

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import panels
-from pipeline.cli.serve_http import serve_http
+from pipeline.cli.serve_http import check_door, serve_http
 from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ TO_FILE = (
     "import base64, json; "
     'open("picture.jpg", "wb").write(base64.b64decode(json.load(open(0))["predictions"][0]))'
 )
-DOORS = ("torchserve", "http")
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +58,7 @@ def serve(
     from pipeline.serving.settings import ServeOptions
 
     options = ServeOptions(port=port, management_port=management_port, bind_address=bind, threads=threads)
-    if door not in DOORS:
-        raise MarqueeError(f"--door {door}: there are {' and '.join(DOORS)}")
-    if door == "http" and management_port:
-        raise MarqueeError("--management-port is TorchServe's; the HTTP door has none", "leave it out")
+    check_door(door, management_port)
     start = _serve if door == "torchserve" else serve_http
     start(mar or repository_root() / DEFAULT_ARCHIVE, options, drain_seconds)
 
