@@ -21,6 +21,7 @@ from handler.contract.events import Event, Preview
 from handler.contract.job import Job, Outcome, Picture, SourcePicture
 from handler.contract.receipt import make_receipt
 from handler.contract.schedulers import SCHEDULERS
+from handler.engine.decoder import ThreadDecoding
 from handler.engine.engine import Engine
 from handler.engine.families.family import Start
 from handler.engine.memory.plan import MemoryPlan
@@ -153,7 +154,7 @@ def test_inpainting_shows_the_kept_part_as_it_is(model: Model, plan: MemoryPlan)
 
 def test_nothing_is_decoded_where_nobody_listens_or_nothing_is_asked(model: Model, plan: MemoryPlan) -> None:
     calls: list[int] = []
-    hook = layers(model.vae.decoder).register_forward_hook(lambda *_: calls.append(1))
+    hook = layers(model.vae).decoder.register_forward_hook(lambda *_: calls.append(1))
     [outcome] = draw(Engine(model, EngineOptions(), plan), [make_job(previews=4)])
     silent, none = draw_listening(Engine(model, EngineOptions(), plan), make_job())
     hook.remove()
@@ -198,12 +199,13 @@ def test_one_preview_is_decoded_at_a_time_and_none_while_a_picture_waits(
     submit(engine, make_job(num_inference_steps=9, scheduler="DDIM", previews=8), told["long"].append)
     submit(engine, make_job(num_inference_steps=9, scheduler="DDIM", previews=8), told["other"].append)
     submit(engine, make_job(num_inference_steps=4, scheduler="DDIM"), lambda _: None)
-    hook = layers(model.vae.decoder).register_forward_pre_hook(hold)
+    hook = layers(model.vae).decoder.register_forward_pre_hook(hold)
     engine.step()
     assert going.wait(60)
     for _ in range(5):
         engine.step()
     assert rows == [1], "one preview; the others wait, and so does the finished picture"
+    assert handed_over(engine) == 2, "that preview and the finished picture, which is next"
     assert engine.live_count == 2
     assert len(engine.decodes) == 1
     free.set()
@@ -224,6 +226,39 @@ def test_one_preview_is_decoded_at_a_time_and_none_while_a_picture_waits(
     assert sent == sum(isinstance(event, Preview) for heard in told.values() for event in heard)
 
 
+def handed_over(engine: Engine) -> int:
+    """Batches that the decoding thread has and has not given back."""
+    decoding = engine.decodes._decoding
+    assert isinstance(decoding, ThreadDecoding)
+    return decoding._pending
+
+
+def test_previews_wait_while_a_finished_picture_is_decoded(model: Model, plan: MemoryPlan) -> None:
+    going, free = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        going.set()
+        assert free.wait(60)
+
+    engine = Engine(model, EngineOptions(decode_thread=True), plan)
+    told: list[Event] = []
+    submit(engine, make_job(num_inference_steps=1, scheduler="DDIM"), lambda _: None)
+    submit(engine, make_job(num_inference_steps=9, scheduler="DDIM", previews=8), told.append)
+    hook = layers(model.vae).decoder.register_forward_pre_hook(hold)
+    engine.step()
+    assert going.wait(60)
+    for _ in range(4):
+        engine.step()
+    assert handed_over(engine) == 1, "the finished picture"
+    free.set()
+    while engine.busy:
+        engine.step()
+    hook.remove()
+    engine.close()
+    first = next((event for event in told if isinstance(event, Preview)), None)
+    assert first is None or first.step >= 5, "the older ones were dropped"
+
+
 def submit(engine: Engine, job: Job, on_event: OnEvent) -> None:
     assert isinstance(engine.submit(job, on_event), Ticket)
 
@@ -232,7 +267,7 @@ def test_a_preview_that_comes_after_its_image_was_cancelled_is_nobodys(
     model: Model, plan: MemoryPlan
 ) -> None:
     free = threading.Event()
-    hook = layers(model.vae.decoder).register_forward_pre_hook(lambda *_: free.wait(60) and None)
+    hook = layers(model.vae).decoder.register_forward_pre_hook(lambda *_: free.wait(60) and None)
     engine = Engine(model, EngineOptions(decode_thread=True), plan)
     told: list[Event] = []
     ticket = engine.submit(make_job(num_inference_steps=9, scheduler="DDIM", previews=8), told.append)
@@ -257,7 +292,7 @@ def test_a_preview_that_cannot_be_decoded_costs_nothing_else(model: Model, plan:
         if len(calls) == 1:
             raise RuntimeError("injected")
 
-    hook = layers(model.vae.decoder).register_forward_pre_hook(fail_first)
+    hook = layers(model.vae).decoder.register_forward_pre_hook(fail_first)
     outcome, previews = draw_listening(Engine(model, EngineOptions(), plan), job)
     hook.remove()
     assert previews == []
