@@ -74,8 +74,8 @@ def content_problems(config: Any, extractor: Any, stored: Mapping[str, Shape]) -
     vision = _vision(config)
     wrong = [name for name, value in vision.items() if type(value) is not int or not 1 <= value <= MOST_SIDE]
     if wrong or vision["num_hidden_layers"] > MOST_LAYERS or vision["patch_size"] > vision["image_size"]:
-        name = (wrong or ["num_hidden_layers"])[0]
-        yield f"{CHECKER_CONFIG} says {name} {str(vision[name])[:50]}, which is no size of a CLIP"
+        size = (wrong or ["num_hidden_layers"])[0]
+        yield f"{CHECKER_CONFIG} says {size} {str(vision[size])[:50]}, which is no size of a CLIP"
         return
     expected = tensor_shapes(vision)
     found = {name: shape for one, shape in stored.items() if (name := shipped_name(one)) is not None}

@@ -82,11 +82,9 @@ def replay(
             "give one for each, in order",
         )
     paths = output_paths(output, len(kept)) if output else []
+    beside: list[bytes | None] = [*pictures] or [None] * len(kept)
     with _server(url, mar) as client:
-        results = [
-            draw_again(client, one, sources, then)
-            for one, then in zip(kept, pictures or [None] * len(kept), strict=True)
-        ]
+        results = [draw_again(client, one, sources, then) for one, then in zip(kept, beside, strict=True)]
     if paths:
         save(paths, [one.prediction.data for one in results])
     _tell(kept, results)

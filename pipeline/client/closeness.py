@@ -85,6 +85,7 @@ def opened(data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=("png", "jpeg", "webp")) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise MarqueeError(f"a picture of {image.width}x{image.height} is not opened")
-            return image.convert("RGB")
+            converted: Image.Image = image.convert("RGB")
+            return converted
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
         raise MarqueeError("the kept picture is broken", "give the picture as it came") from error

@@ -201,7 +201,6 @@ ANSWERS: dict[str, Behaviour] = {
     "predictions that are null": document({"predictions": None}),
     "too few predictions": document({"predictions": []}),
     "too many predictions": document({"predictions": ["x"] * 5000}),
-    "a prediction of null": document({"predictions": [None]}),
     "a prediction of a list": document({"predictions": [[1]]}),
     "a prediction of an empty object": document({"predictions": [{}]}),
     "an image that is a list": document({"predictions": [{"image": [1]}]}),

@@ -203,7 +203,7 @@ def test_several_pictures_of_an_instance_come_in_order(prediction: Any, receipts
         ([RED] * 3, "2 pictures were asked for in one prediction, 3 came"),
         ({"images": [RED, BLUE], "receipts": [{}]}, "2 receipts were asked for in one prediction, 1 came"),
         ([RED, {"image": BLUE}], "pictures are none"),
-        ([RED, None], "pictures are none"),
+        ({"images": [RED, None], "receipts": [{}, {}]}, "pictures are none"),
         ({"images": [RED, BLUE], "receipts": [{}, [1]]}, "receipts are none"),
         ([RED, "%%%"], "no base64"),
         ({"error": {"message": "lost"}}, "instead of a picture came: lost"),

@@ -14,6 +14,7 @@ from test_client import scripted
 from pipeline.cli import app, edge
 from pipeline.client import Client
 from pipeline.client.errors import PictureWithheld
+from pipeline.client.receipts import Kept
 from pipeline.client.replay import replay
 from pipeline.errors import MarqueeError
 from pipeline.serving.readiness import was_withheld
@@ -60,5 +61,5 @@ def test_a_withheld_picture_is_a_value_that_cannot_be_saved(tmp_path: Path) -> N
         with pytest.raises(PictureWithheld):
             prediction.save(tmp_path / "picture.jpg")
         with pytest.raises(MarqueeError, match="receipt is of a withheld picture"):
-            replay(client, prediction.receipt)
+            replay(client, Kept("receipt.json", prediction.receipt), {})
     assert not list(tmp_path.iterdir())

@@ -89,7 +89,7 @@ def test_a_replacement_that_broke_off_is_finished_by_the_next_run(
     first = deploy(connection, configure(), archive, QUIET).deployed_model_id
     deploy(connection, configure(traffic=20), other_archive, QUIET)
     cloud.fault(f"unavailable,target={call}/*,count={30 if call == 'RawPredict' else 1}")
-    config = configure(traffic=traffic, smoke={"seconds": 1, "percent": 50})
+    config = configure(traffic=traffic, smoke={"seconds": 1 if call == "RawPredict" else 30, "percent": 50})
     if call == "MergeVersionAliases" and traffic < 100:
         deploy(connection, config, third_archive, QUIET)
     else:

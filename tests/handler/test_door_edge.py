@@ -55,7 +55,7 @@ def test_only_the_thread_that_draws_keeps_openmp_helpers(archive_root: Path, tmp
 
     Two threads that are not Python's: one of torch's own and the engine's helper; a third is the loader's.
     """
-    for name in ("model", "MAR-INF"):
+    for name in ("model", "loras", "MAR-INF"):
         if (archive_root / name).exists():
             (tmp_path / name).symlink_to(archive_root / name)
     config = (archive_root / "model-config.yaml").read_text().replace("threads: 1", "threads: 2")

@@ -146,7 +146,7 @@ def test_a_picture_is_drawn_in_its_own_size_unless_another_is_given(
         ({"image": IMAGE, "mask_image": MASK, "strength": 0}, "strength", "leaves no step"),
         ({"image": IMAGE, "strength": 1.01}, "strength", "from 0 to 1"),
         ({"image": IMAGE, "mask_image": sent(right_half(64, 32))}, "mask_image", "64x32 and the image 64x64"),
-        ({"image": sent(slope(200, 150))}, "image", "send width and height, for example 96 and 72"),
+        ({"image": sent(slope(200, 150))}, "image", "send width and height, for example 104 and 72"),
         ({"image": sent(slope(20, 20))}, "image", "send width and height, for example 32 and 32"),
         ({"image": sent(slope(128, 128))}, "image", "at most 8192 pixels"),
         ({"image": IMAGE, "mask_image": "no picture"}, "mask_image", "a png, jpeg or webp picture"),

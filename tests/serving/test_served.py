@@ -25,6 +25,7 @@ from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
 from pipeline.serving.worker_state import ask_management
+from pipeline.shapes.palette import COLOURS
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("server")  # the server of `other` is for all of them
@@ -151,7 +152,7 @@ def sent(picture: Image.Image) -> str:
 
 def kinds_of_pictures() -> dict[str, dict[str, Any]]:
     """Fields of an instance for everything that a request can ask for."""
-    image = Image.new("RGB", (64, 64), "blue")
+    image = Image.new("RGB", (64, 64), COLOURS["blue"])
     image.paste("red", (16, 16, 48, 48))
     mask = Image.new("L", (64, 64))
     mask.paste(255, (32, 0, 64, 64))
@@ -185,7 +186,7 @@ def test_one_request_asks_for_every_kind_of_picture(other: RunningServer) -> Non
     singles = [first, second, *(one for one in together if isinstance(one, str))]
     assert difference(first, together[0]) < 1.0, "the first of two has the seed that was sent"
     assert all(difference(one, second) > 1.0 for one in singles if one is not second)
-    left = pixels(together[2])[:, :24] - pixels(sent(Image.new("RGB", (64, 64), "blue")))[:, :24]
+    left = pixels(together[2])[:, :24] - pixels(sent(Image.new("RGB", (64, 64), COLOURS["blue"])))[:, :24]
     assert abs(left[:, :12]).mean() < 40, "what the mask does not show stays blue"
 
 

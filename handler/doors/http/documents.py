@@ -20,8 +20,10 @@ ERRORS = {
 
 def answers(ok: str, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
     """The answers of a route that draws; ``ok`` describes the good one."""
-    good = {200: {"description": ok, "content": {media_type: {"schema": {}}}}}
-    bad = {
+    good: dict[int | str, dict[str, Any]] = {
+        200: {"description": ok, "content": {media_type: {"schema": {}}}}
+    }
+    bad: dict[int | str, dict[str, Any]] = {
         status: {"description": why, "content": {"application/json": {"schema": {"type": "object"}}}}
         for status, why in ERRORS.items()
     }

@@ -6,13 +6,16 @@ import base64
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handler.contract.encode import encode
 from handler.contract.job import Failure, Job, Outcome, Picture
 from handler.contract.picture_metadata import parameters_text
 from handler.contract.problem import Refusal
 from handler.contract.receipt import make_receipt, origin
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MEDIA_TYPES: Mapping[str, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -36,6 +39,10 @@ class DrawnFile:
 
 DrawnFiles = Sequence[DrawnFile]
 
+WITHHELD = Refusal(
+    400, "picture_withheld", "the safety checker flagged a picture, which is not sent; ask for another seed"
+)
+
 
 def drawn_files(
     jobs: Sequence[Job], outcomes: Sequence[Outcome | None], description: Mapping[str, Any]
@@ -50,12 +57,17 @@ def drawn_files(
                 retry_after_seconds=outcome.retry_after_seconds,
             )
     pictures = [outcome for outcome in outcomes if isinstance(outcome, Picture)]
-    return [_file(job, picture, description) for job, picture in zip(jobs, pictures)]
+    files = [
+        _file(job, picture, picture.image, description)
+        for job, picture in zip(jobs, pictures)
+        if picture.image is not None
+    ]
+    return files if len(files) == len(pictures) else WITHHELD
 
 
-def _file(job: Job, picture: Picture, description: Mapping[str, Any]) -> DrawnFile:
+def _file(job: Job, picture: Picture, image: Image.Image, description: Mapping[str, Any]) -> DrawnFile:
     started = time.perf_counter()
     text = parameters_text(origin(job, picture, description)) if job.metadata else None
-    file = encode(picture.image, job.output_format, job.quality, text)
+    file = encode(image, job.output_format, job.quality, text)
     seconds = time.perf_counter() - started
     return DrawnFile(job, file, make_receipt(job, picture, description, file, seconds))
