@@ -21,7 +21,8 @@ async def answer_unless_gone(receive: Receive, pending: PendingReply[Answer]) ->
     drawing = asyncio.wrap_future(pending.reply)
     watching = asyncio.ensure_future(_gone(receive))
     try:
-        await asyncio.wait({drawing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {drawing, watching}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         return drawing.result() if drawing.done() else None
     finally:
         drawing.cancel()

@@ -84,14 +84,14 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
         return response(json_answer({"name": desk.model_name, "ready": desk.ready}, status))
 
     model = f"/v2/models/{desk.model_name}"
-    stopping = {503: {"description": "the server is loading or stopping"}}
+    stopping: dict[int | str, dict[str, Any]] = {503: {"description": "the server is loading or stopping"}}
     for path, endpoint, other in (
         ("/v2/health/live", live, {}),
         ("/v2/health/ready", ready, stopping),
         (f"{model}/ready", model_ready, stopping),
         (f"{model}/versions/{VERSION}/ready", model_ready, stopping),
     ):
-        app.add_api_route(path, endpoint, tags=[TAG], response_model=None, responses=dict(other))
+        app.add_api_route(path, endpoint, tags=[TAG], response_model=None, responses={**other})
 
 
 def _add_metadata(app: FastAPI, desk: Desk) -> None:

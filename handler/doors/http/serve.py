@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable
+from typing import Any, Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -90,7 +90,8 @@ async def _load(desk: Desk, load: Callable[[], Drawer], stopping: asyncio.Event)
     pool = ThreadPoolExecutor(1, "marquee-open")
     loading = asyncio.get_running_loop().run_in_executor(pool, load)
     stopped = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {loading, stopped}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not loading.done():
         return True
@@ -107,7 +108,8 @@ async def _load(desk: Desk, load: Callable[[], Drawer], stopping: asyncio.Event)
 
 async def _wait_for_end(desk: Desk, stopping: asyncio.Event, serving: asyncio.Future[None]) -> None:
     stopped = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+    ended: set[asyncio.Future[Any]] = {stopped, serving}
+    await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     while desk.open_requests and not serving.done():
         await asyncio.sleep(0.02)
