@@ -29,6 +29,7 @@ _REALM = 'Bearer realm="https://accounts.google.com/"'
 # So much of a body that nobody wants is read and forgotten, so that its sender gets to read the answer.
 _DRAIN_BYTES = 1 << 30
 _MOST_THREADS = 512  # of a server; further requests wait for their turn
+_LOOK_SECONDS = 0.5  # between two looks at whether a server that starts still lives
 _STOP_SECONDS = 1  # that a request under way has to end when its server stops
 
 
@@ -73,8 +74,12 @@ class GatedServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Returns once connections are taken; raises RuntimeError when the server's thread ends before."""
         self._thread.start()
-        self._server.ready.wait()
+        while not self._server.ready.wait(_LOOK_SECONDS):
+            if not self._thread.is_alive():
+                self._listener.close()
+                raise RuntimeError(f"the local cloud's {self.service_name} server did not start")
 
     def stop(self) -> None:
         """Connections end; a request under way has a second to end before them."""

@@ -14,6 +14,7 @@ from standing_cloud import Standing
 
 from pipeline.cloud import http_connection
 from pipeline.cloud.state import port_of
+from pipeline.cloud.storage.server import StorageServer
 
 UPLOAD = "/upload/storage/v1/b/pictures/o?uploadType=media&name=one"
 HALF = b"a: b\r\nContent-Length: 100\r\n\r\n" + b"x" * 50
@@ -87,6 +88,19 @@ def test_a_server_that_stops_waits_for_no_sender(local: LocalStorage) -> None:
         local.restart()
         assert ended(connection)
     assert list(local.store.uploads.iterdir()) == []
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_server_that_cannot_start_keeps_nobody_waiting(
+    local: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def startup(*_: object, **__: object) -> None:
+        raise RuntimeError("no file descriptor is left")
+
+    monkeypatch.setattr(http_connection.Server, "startup", startup)
+    with pytest.raises(RuntimeError, match="the local cloud's storage server did not start"):
+        StorageServer(local.store, local.faults, tokens())
 
 
 def test_no_path_and_no_token_is_logged(local: LocalStorage, caplog: pytest.LogCaptureFixture) -> None:
