@@ -40,7 +40,7 @@ def encode_places(vae: Autoencoder, places: Places, drawn: Sequence[Placement]) 
     with torch.no_grad():
         for number, place in enumerate(drawn):
             pictures = mix(_covers(place), front, back)
-            parts = [vae.encode(part).latent_dist.mean for part in pictures.split(32)]
+            parts = [vae.encode(part).latent_dist.mean for part in torch.split(pictures, 32)]
             latents[:, number] = torch.cat(parts)
         plain = vae.encode(palette()[..., None, None].expand(-1, -1, 64, 64)).latent_dist.mean
     factor = 1 / float(latents.std())

@@ -101,7 +101,7 @@ def _add_runs(batch: _Batch, runs: Sequence[GuidedRun]) -> None:
 def _guesses(model: Denoiser, batch: _Batch, tokens: torch.Tensor) -> torch.Tensor:
     import torch
 
-    different, rows = torch.cat(batch.prompts).unique(return_inverse=True)
+    different, rows = torch.unique(torch.cat(batch.prompts), return_inverse=True)
     # Not [rows]: its gradient adds up in an order that changes from run to run with more than one thread.
     text = model.text_encoder(tokens[different]).last_hidden_state.index_select(0, rows)
     guesses: torch.Tensor = model.unet(
