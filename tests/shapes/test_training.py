@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ from pipeline.shapes.vocabulary import load_tokenizer, write_vocabulary
 
 MODEL = Path(__file__).parents[2] / "model_artifacts/shapes"
 FEW = Schedule(steps=2, fall=1, batch=2, rate=1e-3, warm_up=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two wait for each other all the time where other work runs beside them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 PLAN = Plan(FEW, FEW, FEW, FEW, pictures=1, latents=1, places=Places(1, 0, 1))
