@@ -52,7 +52,7 @@ def mix(cover: torch.Tensor, front: torch.Tensor, back: torch.Tensor) -> torch.T
     return cover * colours[front][..., None, None] + (1 - cover) * colours[back][..., None, None]
 
 
-def _draw(count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw_coded(count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pictures, and for their latents the wanted code (n, 4, 8, 8) and where there is one (n, 1, 8, 8)."""
     import numpy as np
     import torch
@@ -80,7 +80,7 @@ def teach_codes(vae: Autoencoder, schedule: Schedule, report: Report) -> None:
     optimizer = torch.optim.AdamW(vae.parameters(), lr=schedule.rate, betas=(0.9, 0.99), weight_decay=0)
     pacer = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.factor)
     for step in range(schedule.steps):
-        pixels, codes, plain = _draw(schedule.batch, random)
+        pixels, codes, plain = draw_coded(schedule.batch, random)
         seen = vae.encode(pixels).latent_dist
         sample = seen.sample()
         missed = vae.decode(sample * _strengths(len(pixels))).sample - pixels

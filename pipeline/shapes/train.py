@@ -82,7 +82,6 @@ def train(plan: Plan, out: Path, work: Path, start: Path | None = None) -> None:
     """Train all stages, or with ``start`` the last two, from fixed seeds and write the model folder."""
     import torch
 
-    torch.set_num_threads(_THREADS)
     torch.manual_seed(0)
     if start is None:
         vae = _kept(work / "autoencoder", lambda: _train_autoencoder(plan))
@@ -171,6 +170,9 @@ def _kept_denoiser(kept: Path, model: Denoiser, learn: Callable[[], Denoiser]) -
 
 
 if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(_THREADS)
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path, nargs="?", default=MODEL)
     parser.add_argument("--from", type=Path, dest="start")
