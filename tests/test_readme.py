@@ -123,6 +123,32 @@ def test_serve_and_predict(project: Path) -> None:
 
 
 @pytest.mark.torchserve
+def test_receipts_are_kept_and_replayed(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (receipts,) = blocks("Receipts", "sh")
+    here = re.sub(r"marquee (predict|replay)", rf"marquee \1 --url {server.url}", receipts)
+    text = run(tmp_path, here)
+    assert "the same pixels, bit by bit" in text or "is the tolerance" in text
+    assert {"green-1.png", "green-2.png", "receipts.json"} <= {
+        one.name for one in (tmp_path / "out").iterdir()
+    }
+
+
+def test_the_http_door_answers_openais_client(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(project, blocks("Build, serve, ask", "sh")[0])
+    (serve,), (example,) = blocks("The HTTP door", "sh"), blocks("The HTTP door", "python")
+    monkeypatch.chdir(project)
+    with shell(project, f"exec {serve}") as (server, output):
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while "ready at" not in output.read_text() and server.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        exec(example, {})
+    with Image.open(project / "out" / "openai.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (64, 64))
+
+
+@pytest.mark.torchserve
 @pytest.mark.slow
 def test_to_the_cloud_and_back(project: Path) -> None:
     shutil.copytree(ROOT / "docs", project / "docs")

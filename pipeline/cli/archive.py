@@ -13,6 +13,7 @@ from pipeline.archive.selection import Dtype
 from pipeline.cli import panels
 
 if TYPE_CHECKING:
+    from pipeline.archive.build import Built
     from pipeline.archive.inspection import Inspection
 
 
@@ -84,6 +85,10 @@ def build(
         ),
         LiveProgress(),
     )
+    _print_built(built)
+
+
+def _print_built(built: Built) -> None:
     print(f"{built.path}  {built.size:,} bytes, {built.files} files")
     print(f"archive digest  {built.archive_digest}")
     print(f"weights digest  {built.weights_digest}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import panels
-from pipeline.cli.plans import print_deployed, print_plan, print_whole
+from pipeline.cli.plans import print_deployed, print_plan, print_status, print_whole
 from pipeline.cli.target import (
     ArchiveOption,
     CloudOption,
@@ -35,7 +35,6 @@ from pipeline.errors import MarqueeError
 
 if TYPE_CHECKING:
     from pipeline.deploy.config import DeployConfig
-    from pipeline.deploy.status import Status
 
 TrafficOption = Annotated[
     int | None, typer.Option("--traffic", help="Percent for the new model; less than 100 is a canary.")
@@ -205,30 +204,7 @@ def status(
     if json:
         print(jsons.dumps({**dataclasses.asdict(found), "dollars_per_hour": found.dollars_per_hour}))
     else:
-        _print_status(found)
-
-
-def _print_status(status: Status) -> None:
-    if not status.versions:
-        print(f"model {status.model}: not registered")
-    for version in status.versions:
-        aliases = ", ".join(version.aliases)
-        weights = f"weights {version.weights_digest[:12]}" if version.ours else "not marquee's"
-        print(f"model {status.model}@{version.version}  {weights}  {aliases}")
-    if status.endpoint is None:
-        print("endpoint: none")
-        return
-    print(f"endpoint {status.endpoint} ({status.endpoint_kind})")
-    for model in status.deployed:
-        price = "price unknown" if model.dollars_per_hour is None else f"${model.dollars_per_hour:.2f}/h each"
-        role = model.role if model.ours else "not marquee's"
-        proved = "" if model.proved or not model.ours else ", not proved"
-        print(
-            f"  {model.traffic:>3} %  deployed model {model.id}  {role}{proved}  {model.model} version "
-            f"{model.version}  {model.machine} + {model.accelerator}  {model.min_replicas} to "
-            f"{model.max_replicas} replicas  {price}"
-        )
-    print(f"while deployed: ${status.dollars_per_hour:.2f} an hour")
+        print_status(found)
 
 
 def teardown(config: ConfigOption = None, cloud: CloudOption = None, settings: SetOption = None) -> None:

@@ -13,14 +13,15 @@ FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}
 
 
 def default_output(wanted: str | None) -> Path:
+    """picture.jpg, or with the suffix of the format that is wanted. Raises MarqueeError for no format."""
     for suffix, name in FORMATS.items():
         if name == (wanted or "jpeg"):
             return Path(f"picture{suffix}")
     raise MarqueeError(f"--format {wanted}: pictures are jpeg, png or webp")
 
 
-def picture_format(output: Path, wanted: str | None) -> str | None:
-    """What to ask the server for, so that the file's name tells the truth."""
+def format_for(output: Path, wanted: str | None) -> str | None:
+    """The format to ask the server for, so that it fits the file's name. Raises MarqueeError."""
     named = FORMATS.get(output.suffix.lower())
     if output.suffix and named is None:
         raise MarqueeError(f"-o {output}: pictures are written as {', '.join(FORMATS)}")
@@ -32,7 +33,7 @@ def picture_format(output: Path, wanted: str | None) -> str | None:
 
 
 def output_paths(output: Path, count: int) -> list[Path]:
-    """Where each picture goes: checked, for one that took minutes must not be lost for want of a place."""
+    """The file of each picture, checked now, because a picture may take minutes to draw."""
     numbers = [""] if count == 1 else [f"-{number}" for number in range(1, count + 1)]
     if output.is_dir():
         raise MarqueeError(f"-o {output} is a folder", f"name a file in it: -o {output / 'picture.jpg'}")

@@ -1,4 +1,4 @@
-"""Prints a plan, for `marquee plan` and before it is carried out, and the result of a deploy."""
+"""Prints plans, the result of a deploy, and what is deployed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.deploy.flow import Deployed
     from pipeline.deploy.plan import Action, Plan
+    from pipeline.deploy.status import Status
 
 
 def print_whole(plan: Plan, rehearsal: str) -> None:
@@ -72,3 +73,27 @@ def print_deployed(deployed: Deployed) -> None:
     if deployed.kept:
         print(f"kept at 0 % for `marquee rollback`, and still charged: {', '.join(deployed.kept)}")
         print("  `marquee promote --discard` removes it")
+
+
+def print_status(status: Status) -> None:
+    """The versions of the model, and what the endpoint serves, with its traffic and its price."""
+    if not status.versions:
+        print(f"model {status.model}: not registered")
+    for version in status.versions:
+        aliases = ", ".join(version.aliases)
+        weights = f"weights {version.weights_digest[:12]}" if version.ours else "not marquee's"
+        print(f"model {status.model}@{version.version}  {weights}  {aliases}")
+    if status.endpoint is None:
+        print("endpoint: none")
+        return
+    print(f"endpoint {status.endpoint} ({status.endpoint_kind})")
+    for model in status.deployed:
+        price = "price unknown" if model.dollars_per_hour is None else f"${model.dollars_per_hour:.2f}/h each"
+        role = model.role if model.ours else "not marquee's"
+        proved = "" if model.proved or not model.ours else ", not proved"
+        print(
+            f"  {model.traffic:>3} %  deployed model {model.id}  {role}{proved}  {model.model} version "
+            f"{model.version}  {model.machine} + {model.accelerator}  {model.min_replicas} to "
+            f"{model.max_replicas} replicas  {price}"
+        )
+    print(f"while deployed: ${status.dollars_per_hour:.2f} an hour")

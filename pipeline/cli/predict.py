@@ -14,7 +14,7 @@ import typer
 from pipeline.cli import panels
 from pipeline.cli.option_groups import grouped
 from pipeline.cli.picture_fields import PictureFields
-from pipeline.cli.picture_paths import check_output, default_output, output_paths, picture_format, save
+from pipeline.cli.picture_paths import check_output, default_output, format_for, output_paths, save
 from pipeline.cli.prompts import meant_prompts
 from pipeline.cli.target import CloudOption, ConfigOption, DeployOptions, connected
 from pipeline.cli.withheld import end_if_withheld, that_came
@@ -36,7 +36,7 @@ Examples:
 
 @dataclass(frozen=True)
 class Server:
-    """Who draws."""
+    """The server or the endpoint that is asked."""
 
     url: Annotated[str, typer.Option(help="The server.")] = DEFAULT_URL
     endpoint: Annotated[str | None, typer.Option(help="Ask this Vertex AI endpoint instead.")] = None
@@ -78,7 +78,7 @@ def predict(
     prompts = meant_prompts(prompts)
     target = output or default_output(fields.output_format)
     parameters = fields.parameters()
-    if (format_name := picture_format(target, fields.output_format)) is not None:
+    if (format_name := format_for(target, fields.output_format)) is not None:
         parameters["output_format"] = format_name
     paths = output_paths(target, len(prompts) * (fields.num_images_per_prompt or 1))
     if receipt is not None:

@@ -46,7 +46,9 @@ def replay(
         Path, typer.Argument(help="Receipts or a full answer (JSON), or a picture drawn with --metadata.")
     ],
     url: Annotated[str, typer.Option(help="The server that draws again.")] = DEFAULT_URL,
-    mar: Annotated[Path | None, typer.Option(help="Serve this archive for it, instead of --url.")] = None,
+    mar: Annotated[
+        Path | None, typer.Option(help="Start a server with this archive, instead of --url.")
+    ] = None,
     picture: Annotated[
         list[Path] | None, typer.Option(help="The file that was sent as image; repeatable.")
     ] = None,
@@ -75,19 +77,24 @@ def replay(
         "mask_image": [read_source("--mask", path) for path in mask or ()],
     }
     check_sources(kept, sources)
-    pictures = [read_source("--against", path).data for path in against or ()]
-    if pictures and len(pictures) != len(kept):
-        raise MarqueeError(
-            f"--against is given {len(pictures)} times for {len(kept)} receipts",
-            "give one for each, in order",
-        )
+    pictures = _pictures(kept, against or ())
     paths = output_paths(output, len(kept)) if output else []
-    beside: list[bytes | None] = [*pictures] or [None] * len(kept)
     with _server(url, mar) as client:
-        results = [draw_again(client, one, sources, then) for one, then in zip(kept, beside, strict=True)]
+        results = [draw_again(client, one, sources, then) for one, then in zip(kept, pictures, strict=True)]
     if paths:
         save(paths, [one.prediction.data for one in results])
     _tell(kept, results)
+
+
+def _pictures(kept: Sequence[Kept], against: Sequence[Path]) -> list[bytes | None]:
+    """The picture that each receipt's is compared with; None where none is given."""
+    from pipeline.client.source_files import read_source
+
+    if against and len(against) != len(kept):
+        raise MarqueeError(
+            f"--against is given {len(against)} times for {len(kept)} receipts", "give one for each, in order"
+        )
+    return [read_source("--against", path).data for path in against] or [None] * len(kept)
 
 
 @contextmanager
@@ -134,7 +141,7 @@ def _complaint(result: Replay) -> tuple[str, str]:
             "the pixels differ, and in strict mode on the same software and device they may not",
             "this is a fault of marquee or of the machine: please report it with both receipts",
         )
-    why = "see above" if result.differences else "fast mode: company changes the last bits"
+    why = "see above" if result.differences else "in fast mode the pictures beside it change the last bits"
     if result.closeness is not None:
         return (
             f"the pixels differ by more than the tolerance ({why})",

@@ -285,3 +285,19 @@ def test_keys_and_a_rate_are_asked_for_where_they_are_set(tmp_path: Any) -> None
         limited = post(door, "/predictions/model", body, authorization=bearer)
         assert limited.status_code == 429
         assert int(limited.headers["retry-after"]) > 0
+
+
+def test_pages_of_the_named_origins_alone_may_ask() -> None:
+    asking = {"origin": "https://pages.example", "access-control-request-method": "POST"}
+    with serving({"MARQUEE_CORS_ORIGINS": "https://pages.example"}) as door:
+        preflight = httpx.options(door.url + "/predictions/model", headers=asking)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "https://pages.example"
+        other = {**asking, "origin": "https://other.example"}
+        refused = httpx.options(door.url + "/predictions/model", headers=other)
+        assert "access-control-allow-origin" not in refused.headers
+        answer = httpx.get(door.url + "/ping", headers={"origin": "https://pages.example"})
+        assert answer.headers["access-control-allow-origin"] == "https://pages.example"
+    with serving({}) as door:
+        answer = httpx.get(door.url + "/ping", headers={"origin": "https://pages.example"})
+        assert "access-control-allow-origin" not in answer.headers

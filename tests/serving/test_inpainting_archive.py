@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.archive.build import BuildConfig, build
 from pipeline.progress import Silent
+from pipeline.serving.http_door import start_http
 from pipeline.serving.server import RunningServer
 from pipeline.serving.settings import ServeOptions
 from pipeline.serving.torchserve import serve
@@ -43,11 +44,15 @@ def write_inpainting_pipeline(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def painting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inpainting")
     write_inpainting_pipeline(folder / "model")
-    built = build(BuildConfig(str(folder / "model"), folder / "model.mar"), Silent())
-    with serve(built.path, ServeOptions(threads=1)) as running:
+    return build(BuildConfig(str(folder / "model"), folder / "model.mar"), Silent()).path
+
+
+@pytest.fixture(scope="module")
+def painting(mar: Path) -> Iterator[RunningServer]:
+    with serve(mar, ServeOptions(threads=1)) as running:
         yield running
 
 
@@ -71,3 +76,12 @@ def test_it_paints_and_names_what_it_cannot_draw(painting: RunningServer) -> Non
         refused = post(painting.predict_url, {"instances": [{**fields, **given}]})
         assert refused.status_code == 400
         assert "send image and mask_image" in refused.json()["error"]["message"]
+
+
+def test_the_http_door_becomes_ready_with_it(mar: Path) -> None:
+    server = start_http(mar, ServeOptions(port=0, threads=1))
+    try:
+        described = post(server.predict_url, {"instances": [{"describe": True}]}).json()["predictions"][0]
+        assert described["families"] == ["inpaint"]
+    finally:
+        server.stop()

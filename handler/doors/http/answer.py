@@ -14,9 +14,7 @@ from handler.doors.answers import MakeReply
 
 JSON = "application/json"
 
-DRAINING = Refusal(503, "draining", "the server is stopping and takes no new requests", (), 5)
 LOADING = Refusal(503, "loading", "the server is loading its model; /ping says when it is ready", (), 5)
-INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class DrawRequest:
     """A request that can be served: what is to be drawn, and how an answer is made of the outcomes."""
 
     jobs: Sequence[Job]
     make_answer: MakeReply[Answer]
 
 
-Parsed = Union[Asked, Refusal]
+Parsed = Union[DrawRequest, Refusal]
 
 Shape = Callable[[Refusal], Mapping[str, Any]]
 """Makes the JSON object of an error as one kind of client expects it."""

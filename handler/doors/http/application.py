@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from handler import __version__
 from handler.doors.http.desk import Desk
@@ -38,4 +39,12 @@ def make_application(desk: Desk, guards: Guards, environment: Mapping[str, str])
     add_metrics_route(app, desk)
     add_error_handlers(app)
     app.add_middleware(Front, desk=desk, guards=guards)
+    if guards.origins:  # outside the guards: a browser's preflight carries no key
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=guards.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     return app

@@ -16,10 +16,11 @@ from starlette.responses import Response
 
 from handler.contract.problem import Refusal, error_body
 from handler.contract.settings import Settings
-from handler.doors.http.answer import DRAINING, LOADING, Answer, Asked, Parsed, Shape, refuse
+from handler.doors.http.answer import LOADING, Answer, DrawRequest, Parsed, Shape, refuse
 from handler.doors.http.body_limits import JSON_TYPES, read_body, unreadable
 from handler.doors.http.drawer import Drawer, OptionalDrawer
 from handler.doors.http.hang_up import answer_unless_gone
+from handler.doors.refusals import DRAINING
 
 SMALL_BODY = 65_536
 """Bytes; a larger body holds pictures, and is read in a thread while others are served."""
@@ -90,7 +91,7 @@ class Desk:
 
     async def _read(
         self, http: Request, parse: Parse, drawer: Drawer, types: tuple[str, ...]
-    ) -> Asked | Refusal:
+    ) -> DrawRequest | Refusal:
         if refusal := unreadable(http, types):
             return refusal
         body = await read_body(http, self.settings.limits.max_request_bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,17 +16,12 @@ from handler.contract.settings import Settings
 from handler.doors.answers import Answers, MakeReply, PendingReply
 from handler.doors.http.answer import Answer, of_reply
 from handler.doors.http.drawer import Numbers
+from handler.doors.seeds import draw_seed
+from handler.doors.warm_up import warm_up_instance
 from handler.model.libraries import set_library_environment
 
 if TYPE_CHECKING:
     from handler.engine.opening import Opened
-
-WARM_UP_STEPS = 2
-
-
-def draw_seed() -> int:
-    """A seed for a picture whose request names none."""
-    return secrets.randbelow(2**32)
 
 
 class EngineHere:
@@ -37,7 +31,7 @@ class EngineHere:
         self._runner = opened.start()
         self._answers: Answers[Answer] = Answers(self._runner)
         self._settings, self._description = opened.settings, opened.description
-        self._warm_up()
+        self._warm_up(opened.families)
         # The warm-up is no client's request, so it is not counted.
         self._before = dict(self._runner.engine.metrics.counts)
         self._runner.engine.metrics.drain()
@@ -58,11 +52,9 @@ class EngineHere:
         self._answers.close()
         self._runner.close()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, families: Sequence[str]) -> None:
         """Draws one small picture; readiness means that this worked. Raises RuntimeError."""
-        steps = min(WARM_UP_STEPS, self._settings.defaults.num_inference_steps)
-        prompt = "warm-up"[: self._settings.limits.max_prompt_characters]
-        instance = {"prompt": prompt, "num_inference_steps": steps, "seed": 0}
+        instance = warm_up_instance(self._settings, families)
         request = parse_body({"instances": [instance]}, self._settings, draw_seed)
         if isinstance(request, Refusal):
             raise RuntimeError(f"the warm-up request is refused: {request.message}")

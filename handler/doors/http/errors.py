@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from handler.contract.problem import Refusal, error_body
-from handler.doors.http.answer import INTERNAL, Shape, refuse
+from handler.doors.http.answer import Shape, refuse
 from handler.doors.http.desk import response
+from handler.doors.refusals import INTERNAL
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """OpenAI's names for kinds of errors; invalid_request_error for the others below 500, server_error above."""

@@ -19,7 +19,7 @@ from handler.contract.problem import Refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN_PATHS = frozenset({"/", "/ping", "/v2/health/live", "/v2/health/ready"})
-"""Asked by probes, which have no key; they tell nothing but whether the server is ready."""
+"""DrawRequest by probes, which have no key; they tell nothing but whether the server is ready."""
 
 SHORTEST_KEY = 16
 MOST_CALLERS = 10_000

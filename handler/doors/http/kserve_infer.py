@@ -16,13 +16,13 @@ from handler.contract.kinds import MAX_EXACT
 from handler.contract.problem import Refusal, brief
 from handler.contract.request import parse_body
 from handler.contract.response import to_json
-from handler.doors.http.answer import Answer, Asked, Parsed, json_answer, refuse
+from handler.doors.http.answer import Answer, DrawRequest, Parsed, json_answer, refuse
 from handler.doors.http.desk import Call
-from handler.doors.http.engine_here import draw_seed
 from handler.doors.http.errors import kserve_error
 from handler.doors.http.pictures import DrawnFiles, drawn_files
 from handler.doors.http.renamed_fields import field_problem, read_object
 from handler.doors.http.tensors import Tensor, pack_texts, read_tensors
+from handler.doors.seeds import draw_seed
 
 LENGTH = "Inference-Header-Content-Length"
 OUTPUTS = ("image", "seed", "receipt")
@@ -88,7 +88,7 @@ def _draw(
             return refuse(drawn, kserve_error)
         return answering.answer(drawn)
 
-    return Asked(request.jobs, make_answer)
+    return DrawRequest(request.jobs, make_answer)
 
 
 def _outputs(wanted: Any, parameters: Mapping[str, Any]) -> dict[str, bool] | Refusal:

@@ -15,7 +15,7 @@ from handler.contract.job import Outcome
 from handler.contract.problem import Refusal
 from handler.contract.request import Request as PictureRequest
 from handler.contract.request import parse_body
-from handler.doors.http.answer import Answer, Asked, Parsed, json_answer, refuse
+from handler.doors.http.answer import Answer, DrawRequest, Parsed, json_answer, refuse
 from handler.doors.http.desk import Call, Desk, response
 from handler.doors.http.documents import PROMPT, answers, json_body
 from handler.doors.http.errors import openai_error
@@ -63,7 +63,7 @@ class Images:
         return with_their_names(request, THEIR_NAMES) if isinstance(request, Refusal) else request
 
 
-def draw_images(request: PictureRequest, given: Mapping[str, Any], call: Call) -> Asked:
+def draw_images(request: PictureRequest, given: Mapping[str, Any], call: Call) -> DrawRequest:
     """Draws the request and answers as OpenAI does."""
 
     def make_answer(outcomes: Sequence[Outcome | None]) -> Answer:
@@ -72,7 +72,7 @@ def draw_images(request: PictureRequest, given: Mapping[str, Any], call: Call) -
             return refuse_openai(with_their_names(drawn, THEIR_NAMES))
         return json_answer(images_body(drawn, given))
 
-    return Asked(request.jobs, make_answer)
+    return DrawRequest(request.jobs, make_answer)
 
 
 def images_body(drawn: DrawnFiles, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from handler.contract.body import Repeating, read_json
+from handler.contract.body import Repeating, read_json, why_unreadable
 from handler.contract.limits import Limits
 from handler.contract.problem import Problem, Refusal, invalid_request
 
@@ -22,10 +22,7 @@ def read_object(body: bytes, limits: Limits) -> Mapping[str, Any] | Refusal:
     try:
         value = read_json(body, limits)
     except (ValueError, RecursionError) as error:
-        reason = str(error).split(";")[0] if isinstance(error, ValueError) else "it is nested too deeply"
-        if isinstance(error, UnicodeDecodeError):
-            reason = f"byte {error.start} is not UTF-8"
-        return _refuse_body(f"the body is not JSON: {reason}")
+        return _refuse_body(f"the body is not JSON: {why_unreadable(error)}")
     if isinstance(value, Refusal):
         return value
     if isinstance(value, Repeating):

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from handler.doors.http.engine_here import draw_seed
+from handler.doors.seeds import draw_seed
 
 KEPT = 1000
 

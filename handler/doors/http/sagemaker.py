@@ -17,13 +17,13 @@ from handler.contract.job import Outcome
 from handler.contract.problem import Refusal
 from handler.contract.request import Request as PictureRequest
 from handler.contract.request import parse_body
-from handler.doors.http.answer import JSON, Answer, Asked, Parsed, json_answer, refuse
+from handler.doors.http.answer import JSON, Answer, DrawRequest, Parsed, json_answer, refuse
 from handler.doors.http.desk import Call, Desk
 from handler.doors.http.documents import PROMPT, answers, flat_body, instances_body, json_body
-from handler.doors.http.engine_here import draw_seed
 from handler.doors.http.pictures import MEDIA_TYPES, drawn_files
 from handler.doors.http.renamed_fields import field_problem, read_object, with_our_names, with_their_names
 from handler.doors.http.vertex import own_answers
+from handler.doors.seeds import draw_seed
 
 INVOCATIONS = "/invocations"
 NAMES = {"results": "num_images_per_prompt", "img": "image", "mask": "mask_image"}
@@ -93,10 +93,10 @@ def _as_bytes(request: PictureRequest, call: Call, wanted: str) -> Parsed:
             return refuse(drawn)
         return Answer(200, drawn[0].file, drawn[0].media_type, {"x-marquee-seed": str(drawn[0].job.seed)})
 
-    return Asked(request.jobs, make_answer)
+    return DrawRequest(request.jobs, make_answer)
 
 
-def _as_images(request: PictureRequest, call: Call) -> Asked:
+def _as_images(request: PictureRequest, call: Call) -> DrawRequest:
     """{"images": [base64, ...], "receipts": [...]}."""
 
     def make_answer(outcomes: Sequence[Outcome | None]) -> Answer:
@@ -112,7 +112,7 @@ def _as_images(request: PictureRequest, call: Call) -> Asked:
             return refuse(Refusal(413, "response_too_large", f"{message} pictures, or for jpeg"))
         return answer
 
-    return Asked(request.jobs, make_answer)
+    return DrawRequest(request.jobs, make_answer)
 
 
 def add_sagemaker_routes(app: FastAPI, desk: Desk) -> None:

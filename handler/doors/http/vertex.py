@@ -12,10 +12,10 @@ from handler.contract.problem import Refusal
 from handler.contract.request import Request as PictureRequest
 from handler.contract.request import parse_body
 from handler.contract.response import reply
-from handler.doors.http.answer import Asked, Parsed, of_reply
+from handler.doors.http.answer import DrawRequest, Parsed, of_reply
 from handler.doors.http.desk import Call, Desk
 from handler.doors.http.documents import answers, instances_body
-from handler.doors.http.engine_here import draw_seed
+from handler.doors.seeds import draw_seed
 
 PREDICT = "/predictions/{model}"
 
@@ -26,10 +26,10 @@ def parse_instances(call: Call) -> Parsed:
     return request if isinstance(request, Refusal) else own_answers(request, call)
 
 
-def own_answers(request: PictureRequest, call: Call) -> Asked:
+def own_answers(request: PictureRequest, call: Call) -> DrawRequest:
     """Draws the request and answers it in the contract's own form."""
     description, most = call.drawer.description, call.settings.limits.max_response_bytes
-    return Asked(request.jobs, lambda drawn: of_reply(reply(request, drawn, description, most)))
+    return DrawRequest(request.jobs, lambda drawn: of_reply(reply(request, drawn, description, most)))
 
 
 def predict_routes(environment: Mapping[str, str], model_name: str) -> list[str]:

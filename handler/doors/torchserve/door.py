@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,9 +20,11 @@ from handler.contract.problem import Problem, Refusal, invalid_request
 from handler.contract.request import Describe, Request, parse_row
 from handler.contract.response import Reply, refuse, reply, to_json
 from handler.contract.settings import Settings, load_settings
+from handler.doors.refusals import DRAINING, INTERNAL
+from handler.doors.seeds import draw_seed
 from handler.doors.torchserve.context import Context
 from handler.doors.torchserve.continuous import Arrival, ContinuousBatches, sends_calls
-from handler.doors.torchserve.drain import DRAINING, Gate
+from handler.doors.torchserve.drain import Gate
 from handler.doors.torchserve.envelope import are_instances, in_band
 from handler.doors.torchserve.event_lines import ROOM, EventLines
 from handler.doors.torchserve.guard import guarded
@@ -34,8 +35,6 @@ from handler.doors.warm_up import warm_up_instance
 from handler.model.libraries import set_library_environment
 
 logger = logging.getLogger(__name__)
-
-INTERNAL = Refusal(500, "internal", "the server failed on this request; its log says why")
 
 NO_STREAM = "stream: this server sends every answer whole, because its archive does not batch continuously"
 NO_STREAM_CURE = (
@@ -166,7 +165,7 @@ class Door:
 
     def _parse(self, row: object) -> Request | Refusal:
         request: Request | Refusal = guarded(
-            "parsing a request", lambda: parse_row(row, self._settings, _draw_seed), lambda: INTERNAL
+            "parsing a request", lambda: parse_row(row, self._settings, draw_seed), lambda: INTERNAL
         )
         if isinstance(request, Request) and request.stream and self._batches is None:
             message = f"{NO_STREAM}: {NO_STREAM_CURE}"
@@ -199,7 +198,3 @@ class Door:
 def _names(rows: Sequence[object], context: Context) -> list[str]:
     assert context.request_ids is not None
     return [context.request_ids[index] for index in range(len(rows))]
-
-
-def _draw_seed() -> int:
-    return secrets.randbelow(2**32)

@@ -13,10 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from handler.contract.problem import Refusal
-
-DRAINING = Refusal(503, "draining", "the server is stopping and takes no new requests")
-
 
 class Gate:
     """Open until it is asked to close; without a drain file it cannot be closed."""
