@@ -15,6 +15,7 @@ from PIL import Image, ImageStat
 from tiny import PIPELINES, changing, inpainting, make_job
 from tiny_checker import SIDE, flag_half, make_checker
 
+from handler.contract.events import Event, Preview
 from handler.contract.job import Job, Outcome, Picture, Safety
 from handler.engine.engine import Engine
 from handler.engine.memory.footprint import measure_footprint
@@ -117,6 +118,18 @@ def test_a_withheld_picture_leaves_the_engine_without_its_pixels(drawn: Drawn, p
         assert isinstance(outcome, Picture)
         assert outcome.safety == Safety(flagged, "withheld" if flagged else "sent")
         assert outcome.image is None if flagged else torch.equal(pixels(outcome), wanted)
+
+
+@pytest.mark.parametrize(("safety", "shown"), [("send", 2), ("blur", 0), ("withhold", 0)])
+def test_no_preview_is_shown_of_a_picture_that_may_be_changed(
+    drawn: Drawn, plan: MemoryPlan, safety: str, shown: int
+) -> None:
+    told: list[Event] = []
+    engine = engine_of(drawn, plan, safety=safety)
+    engine.submit(make_job(seed=0, num_inference_steps=6, previews=2), told.append)
+    while engine.busy:
+        engine.step()
+    assert sum(isinstance(event, Preview) for event in told) == shown
 
 
 def test_without_a_checker_there_is_no_verdict(model: Model, plan: MemoryPlan) -> None:
