@@ -133,7 +133,7 @@ def _picture(values: Mapping[str, Any]) -> Iterator[Broken]:
 
 
 def _mask(image: SourcePicture, mask: SourcePicture) -> Iterator[Broken]:
-    """diffusers stretches a mask of any size over its picture, which only the picture's shape can survive."""
+    """diffusers stretches a mask over its picture, so a mask of another shape would mark the wrong places."""
     width, height = image.image.size
     mask_width, mask_height = mask.image.size
     if abs(mask_width * height - mask_height * width) > SLACK * (width + height):

@@ -198,7 +198,7 @@ class LiveBatch:
                 image.tell_step(self._clock())
 
     def _foresee(self, sampler: Sampler, image: LiveImage, prediction: torch.Tensor) -> Foreseen | None:
-        """What the image would be after all its steps, by this step's prediction; None for want of memory."""
+        """The image after all its steps, as this step predicts it; None where memory was short."""
         plan, position = image.previews, image.state.position
         assert plan is not None
         try:

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until a signal; returns 0, 1 where the archive cannot be loaded, or 2 for a wrong option."""
     options = _options(arguments)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
-    if options.log_requests is False:
+    if not options.log_requests:
         logging.getLogger("marquee.requests").setLevel(logging.WARNING)
     if options.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -66,7 +66,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _end_with_stdin() -> None:
-    """Whoever started this process holds the other end: no server outlives it, kill -9 included."""
+    """The program that started this process holds the other end, so this one ends with it."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What goes back to one caller, and what a request asks for. Knows no web framework."""
+"""Answers to a caller, and requests that are to be drawn. Knows no web framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every route hands in its request: refused while loading or stopping, else drawn and answered."""
+"""Every route hands its request in here. It is refused while loading or stopping, else drawn and answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_BODY = 65_536
 """Bytes; a larger body holds pictures, and is read in a thread while others are served."""
 
 CLIENT_GONE = 499
-"""What is counted for a client that has hung up; nobody receives it."""
+"""The status that is counted for a client that has hung up; nobody receives it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ Parse = Callable[[Call], Parsed]
 
 
 class Desk:
-    """What the routes of one application share. Its methods are called in the event loop."""
+    """The state that the routes of one application share. Its methods are called in the event loop."""
 
     def __init__(self, settings: Settings, model_name: str = "model") -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""What the routes need of whatever draws: the engine in this process, or one elsewhere."""
+"""The interface between the routes and the engine that draws, in this process or elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Drawer(Protocol):
 
     @property
     def description(self) -> Mapping[str, object]:
-        """What answers {"describe": true}, and the source of every receipt."""
+        """The answer to {"describe": true}, and the source of every receipt."""
 
     def answer(self, jobs: Sequence[Job], make_answer: MakeReply[Answer]) -> PendingReply[Answer]:
         """Starts a request; waits for no step. Where one job is refused, none is drawn."""

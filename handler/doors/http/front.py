@@ -1,4 +1,4 @@
-"""What stands before every route: the request's id, the guards, the counts, and the log on request."""
+"""Runs before every route: gives the request its id, asks the guards, counts, and logs on request."""
 
 from __future__ import annotations
 

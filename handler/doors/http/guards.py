@@ -1,7 +1,7 @@
-"""What may be asked, and by whom: the Host header, API keys, a rate, and pages of other origins.
+"""Which requests are taken: by Host header, API key and rate, and from pages of which origins.
 
-Everything is off unless its setting is there, but the check of the Host header on loopback: without it a web
-page could reach a server on its reader's machine under a name of its own (DNS rebinding).
+Each check is off unless its setting is there, except that of the Host header on loopback: without it a web
+page could reach a server on its reader's machine under another name (DNS rebinding).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A request ends when its client hangs up: no further step is drawn for nobody.
+"""A request ends when its client hangs up: no further step is drawn for it.
 
 Starlette cancels streamed answers by itself; a plain answer needs this watcher.
 """
