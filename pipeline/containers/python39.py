@@ -46,12 +46,18 @@ def _command(named: Path, environment: Mapping[str, str]) -> Path:
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
-    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
-        if folder and os.access(path := Path(folder, f"python{VERSION}"), os.X_OK):
+    folders = [Path(one) for one in environment.get("PATH", os.defpath).split(os.pathsep) if one]
+    for folder in folders:
+        if os.access(path := folder / f"python{VERSION}", os.X_OK):
             yield path
     home = Path(environment.get("HOME") or Path.home())
-    pyenv = Path(environment.get("PYENV_ROOT") or home / ".pyenv")
-    yield from sorted(pyenv.glob(f"versions/{VERSION}*/bin/python{VERSION}"), key=_numbers, reverse=True)
+    # A shim asks the pyenv of $HOME, which may be another user's; its own pyenv is beside it.
+    roots = [
+        Path(environment.get("PYENV_ROOT") or home / ".pyenv"),
+        *(folder.parent for folder in folders if folder.name == "shims"),
+    ]
+    for pyenv in roots:
+        yield from sorted(pyenv.glob(f"versions/{VERSION}*/bin/python{VERSION}"), key=_numbers, reverse=True)
 
 
 def _numbers(path: Path) -> list[int]:

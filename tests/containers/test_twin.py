@@ -36,6 +36,13 @@ def test_an_inactive_shim_is_passed_over(tmp_path: Path) -> None:
     assert find_python39(None, environment) == works
 
 
+def test_the_pyenv_of_a_shim_is_looked_at_where_home_has_none(tmp_path: Path) -> None:
+    program(tmp_path / "pyenv" / "shims" / "python3.9", SHIM)
+    works = program(tmp_path / "pyenv" / "versions" / "3.9.18" / "bin" / "python3.9", WORKS)
+    environment = {"PATH": str(tmp_path / "pyenv" / "shims"), "HOME": str(tmp_path / "home")}
+    assert find_python39(None, environment) == works
+
+
 def test_pyenvs_newest_is_taken_where_the_path_has_none(tmp_path: Path) -> None:
     for version in ("3.9.9", "3.9.18", "3.10.1"):
         newest = program(tmp_path / ".pyenv" / "versions" / version / "bin" / "python3.9", WORKS)

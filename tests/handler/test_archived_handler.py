@@ -12,18 +12,25 @@ from typing import Any
 
 import pytest
 
+from pipeline.containers.python39 import find_python39
+from pipeline.errors import MarqueeError
+
 HANDLER = Path(__file__).parents[2] / "handler"
 TORCH_FREE = [
     *(f"contract.{path.stem}" for path in sorted(HANDLER.glob("contract/*.py"))),
     "model.digest",
     "model.vendored",
 ]
-PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-ON_PATH = shutil.which("python3.9")
-PYTHON_39: list[str | Path] = [
-    *([ON_PATH] if ON_PATH else []),
-    *sorted(PYENV.glob("versions/3.9.*/bin/python")),
-]
+
+
+def python39() -> Path | None:
+    try:
+        return find_python39(None, os.environ)
+    except MarqueeError:
+        return None
+
+
+PYTHON_39 = python39()
 
 # Runs as TorchServe's worker does: the archive's folder is the working directory and first on the path.
 WORKER = """
@@ -108,7 +115,8 @@ assert request.jobs[0].seed == 12, request
 refusal = parse_row({{"body": b'{{"instances": [{{"promt": 1}}]}}'}}, Settings(), int)
 assert [problem.field for problem in refusal.problems] == ["promt", "prompt"], refusal
 """
-    subprocess.run([PYTHON_39[-1], "-I", "-c", program], timeout=120, check=True)
+    assert PYTHON_39 is not None
+    subprocess.run([PYTHON_39, "-I", "-c", program], timeout=120, check=True)
 
 
 def test_the_entry_module_defines_one_class_and_shadows_no_library() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +107,12 @@ def plain(
     java = wait_for_java(folder)
     try:
         with forging(port):
-            wait_until_it_draws(port, output)
+            wait_until_it_draws(java, port, output)
         yield Plain(java, port, management, (output, folder / "logs", folder / "home" / "logs"))
     finally:
-        for process in [*java.children(recursive=True), java]:
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself, which the test has said then
+            for process in [*java.children(recursive=True), java]:
+                process.kill()
         launcher.wait()
 
 
@@ -123,10 +124,11 @@ def wait_for_java(folder: Path) -> psutil.Process:
     return psutil.Process(int(pid_file.read_text()))
 
 
-def wait_until_it_draws(port: int, output: Path) -> None:
+def wait_until_it_draws(java: psutil.Process, port: int, output: Path) -> None:
     deadline = time.monotonic() + LIMIT_SECONDS
     url = f"http://127.0.0.1:{port}/predictions/model"
     while time.monotonic() < deadline:
+        assert java.is_running(), output.read_text()
         try:
             assert httpx.post(url, json=GOOD, timeout=LIMIT_SECONDS, trust_env=False).status_code == 200
         except httpx.TransportError:
